@@ -1,0 +1,3 @@
+"""fsn: a federated storage network."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""What every daemon stands on: configuration, logs, stages, supervision, clock, identity. Knows nothing of storage."""

@@ -1,0 +1,146 @@
+"""What coordinators and nodes say to each other, as frozen values. `codec.py` turns them into bytes; nothing here knows protobuf."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final
+
+import attrs
+
+from fsn.core.ids import PeerId, ReplicaId
+
+__all__ = [
+    "DELETE_CHUNK",
+    "HEARTBEAT",
+    "PROTOCOL_OF",
+    "RETRIEVE_CHUNK",
+    "STORE_CHUNK",
+    "ChunkRetrieved",
+    "ChunkStored",
+    "ChunksDeleted",
+    "Contact",
+    "DeleteChunks",
+    "Heartbeat",
+    "HeartbeatAnswer",
+    "Message",
+    "Refusal",
+    "RefusalCode",
+    "Request",
+    "Response",
+    "RetrieveChunk",
+    "StoreChunk",
+]
+
+STORE_CHUNK: Final = "/federated-storage/1.0.0/store-chunk"
+RETRIEVE_CHUNK: Final = "/federated-storage/1.0.0/retrieve-chunk"
+DELETE_CHUNK: Final = "/federated-storage/1.0.0/delete-chunk"
+HEARTBEAT: Final = "/federated-storage/1.0.0/heartbeat"
+
+
+class RefusalCode(StrEnum):
+    """Why a peer says no. Answers, not losses: the connection is fine."""
+
+    DRAINING = "DRAINING"
+    FULL = "FULL"
+    NOT_FOUND = "NOT_FOUND"
+    CORRUPT = "CORRUPT"
+    NOT_AUTHORISED = "NOT_AUTHORISED"
+    BUSY = "BUSY"
+    INVALID = "INVALID"
+    INTERNAL = "INTERNAL"
+    """The peer failed inside (a bug, a broken disk); its log says more."""
+
+
+@attrs.frozen
+class StoreChunk:
+    """Keep these sealed bytes. `root` is their Merkle root (32 bytes), checked by the node before it answers."""
+
+    replica: ReplicaId
+    root: bytes
+    data: bytes | memoryview = attrs.field(repr=False)
+
+
+@attrs.frozen
+class ChunkStored:
+    """The chunk is synced to disk and indexed. The answer, too, to a repeated store of the same id with the same root."""
+
+    replica: ReplicaId
+
+
+@attrs.frozen
+class RetrieveChunk:
+    """Send `length` bytes from `offset` of a replica; everything from there when `length` is 0."""
+
+    replica: ReplicaId
+    offset: int = 0
+    length: int = 0
+
+
+@attrs.frozen
+class ChunkRetrieved:
+    """The bytes asked for and the size of the whole replica."""
+
+    data: bytes = attrs.field(repr=False)
+    total_bytes: int
+
+
+@attrs.frozen
+class DeleteChunks:
+    """Forget these replicas. Deleting what is not there is a success."""
+
+    replicas: tuple[ReplicaId, ...]
+
+
+@attrs.frozen
+class ChunksDeleted:
+    """The replicas that could not be deleted, each with the reason; all others are gone from the disk for good."""
+
+    failed: Mapping[ReplicaId, str]
+
+
+@attrs.frozen
+class Heartbeat:
+    """A node's word on itself, every ten seconds: sizes in bytes, addresses it listens on."""
+
+    chunk_count: int
+    used_bytes: int
+    free_bytes: int
+    version: str
+    draining: bool = False
+    addresses: tuple[str, ...] = ()
+
+
+@attrs.frozen
+class Contact:
+    """A coordinator and where it listens."""
+
+    peer: PeerId
+    addresses: tuple[str, ...]
+
+
+@attrs.frozen
+class HeartbeatAnswer:
+    """What the coordinator tells the node: micro-credits earned so far, and the coordinators to know."""
+
+    earned_micro_credits: int = 0
+    coordinators: tuple[Contact, ...] = ()
+
+
+@attrs.frozen
+class Refusal:
+    """No, and why. `retry_after_ms` is 0 when asking again later is no use."""
+
+    code: RefusalCode | str
+    message: str
+    retry_after_ms: int = 0
+
+
+Request = StoreChunk | RetrieveChunk | DeleteChunks | Heartbeat
+Response = ChunkStored | ChunkRetrieved | ChunksDeleted | HeartbeatAnswer | Refusal
+Message = Request | Response
+
+PROTOCOL_OF: Final[Mapping[type[Request], str]] = {
+    StoreChunk: STORE_CHUNK,
+    RetrieveChunk: RETRIEVE_CHUNK,
+    DeleteChunks: DELETE_CHUNK,
+    Heartbeat: HEARTBEAT,
+}

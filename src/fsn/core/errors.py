@@ -1,6 +1,6 @@
 """Everything that can go wrong, as one tree. HTTP statuses and exit codes are two tables elsewhere, keyed by these classes."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 __all__ = [
     "ConfigError",
@@ -125,7 +125,7 @@ class PeerRefused(PeerError):
 
     code = "peer_refused"
 
-    def __init__(self, message: str, *, refusal: str = "", **facts: object) -> None:
+    def __init__(self, message: str, *, refusal: str = "", **facts: Any) -> None:
         super().__init__(message, refusal=refusal, **facts)
         self.refusal = refusal
 

@@ -1,0 +1,90 @@
+"""Background workers: one step at a time, with back-off in place of a crash, and an end when failing goes on."""
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import attrs
+import structlog
+import trio
+
+__all__ = ["Bell", "Rest", "Worker", "supervise"]
+
+log = structlog.get_logger()
+
+FIRST_BACKOFF_SECONDS = 1.0
+LONGEST_BACKOFF_SECONDS = 60.0
+FAILURES_IN_A_ROW = 8
+
+
+class Bell:
+    """Wakes a resting worker early. Ringing twice before it wakes is ringing once; ringing while it works is not lost."""
+
+    def __init__(self) -> None:
+        self._rung = trio.Event()
+
+    def ring(self) -> None:
+        """Wake whoever waits, or whoever waits next."""
+        self._rung.set()
+
+    async def wait(self) -> None:
+        """Return once rung since the last `wait`."""
+        await self._rung.wait()
+        self._rung = trio.Event()
+
+
+@attrs.frozen
+class Rest:
+    """There is nothing to do for `seconds`, or until `bell` rings."""
+
+    seconds: float
+    bell: Bell | None = None
+
+
+class Worker(Protocol):
+    """Something that works in the background, a step at a time."""
+
+    @property
+    def name(self) -> str:
+        """For logs; an -ing noun."""
+
+    async def step(self) -> Rest | None:
+        """Do one bounded unit of work; None: there is more. Cancelled or failed in the middle, the next step makes good."""
+
+
+async def supervise(worker: Worker, stopping: trio.Event) -> None:
+    """Run `worker` until `stopping` is set, finishing the step under way.
+
+    A step that raises is tried again after 1 s, then 2, 4 ... 60 s; the eighth failure in a row is raised on.
+    """
+    failures = 0
+    while not stopping.is_set():
+        try:
+            rest = await worker.step()
+            failures = 0
+        except Exception as error:
+            failures += 1
+            if failures == FAILURES_IN_A_ROW:
+                raise
+            backoff = min(FIRST_BACKOFF_SECONDS * 2 ** (failures - 1), LONGEST_BACKOFF_SECONDS)
+            log.warning(
+                "worker_failed", worker=worker.name, failures=failures, retry_in_seconds=backoff, exc_info=error
+            )
+            rest = Rest(backoff)
+        if rest is not None:
+            await _rest(rest, stopping)
+        else:
+            await trio.lowlevel.checkpoint()
+
+
+async def _rest(rest: Rest, stopping: trio.Event) -> None:
+    with trio.move_on_after(rest.seconds):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_after, stopping.wait, nursery.cancel_scope)
+            if rest.bell is not None:
+                nursery.start_soon(_cancel_after, rest.bell.wait, nursery.cancel_scope)
+            await trio.sleep_forever()
+
+
+async def _cancel_after(wait: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:
+    await wait()
+    scope.cancel()

@@ -1,0 +1,62 @@
+"""Settings of the peer-to-peer side: where we listen, what we tell others, how much may be under way."""
+
+import ipaddress
+
+import attrs
+
+from fsn.core.errors import ConfigError
+from fsn.p2p.transport.addresses import is_tcp_address
+
+__all__ = ["P2pConfig"]
+
+
+@attrs.frozen
+class P2pConfig:
+    """How this peer listens and dials. Raises `ConfigError`, naming every wrong field at once, when it cannot be used."""
+
+    listen_host: str = "0.0.0.0"  # noqa: S104 - peers come from everywhere; who may do what is judged by the proved peer id
+    """The IP address to listen on; 0.0.0.0 is every IPv4 interface, :: every interface."""
+    tcp_port: int = 4001
+    """The TCP port to listen on; 0 takes any free one."""
+    quic_port: int | None = None
+    """The UDP port for QUIC. Its place only: nothing but None is accepted yet."""
+    announce: tuple[str, ...] = ()
+    """Multiaddresses told to others in place of those we listen on, e.g. `/dns4/example.org/tcp/4001`."""
+    max_peers: int = 1000
+    """Peers wanted at most. Twice as many connections are accepted, for a peer may reconnect before its old one is given up."""
+    dial_timeout_seconds: float = 10.0
+    """Time for one address to answer, be secured and prove its peer id, before the next one is tried."""
+    window_bytes: int = 8 * 1024 * 1024
+    """Request bytes under way at most, per peer and protocol."""
+    window_requests: int = 256
+    """Requests under way at most, per peer and protocol."""
+
+    def __attrs_post_init__(self) -> None:
+        mistakes = [mistake for mistake in self._mistakes() if mistake]
+        if mistakes:
+            raise ConfigError("; ".join(mistakes))
+
+    def _mistakes(self) -> list[str]:
+        return [
+            "" if _is_ip(self.listen_host) else f"listen_host must be an IP address; got {self.listen_host!r}",
+            "" if 0 <= self.tcp_port <= 65535 else f"tcp_port must be 0..65535; got {self.tcp_port}",
+            "" if self.quic_port is None else f"quic_port: QUIC is not there yet, leave it out; got {self.quic_port}",
+            *(
+                f"announce must hold TCP multiaddresses; got {text!r}"
+                for text in self.announce
+                if not is_tcp_address(text)
+            ),
+            *(
+                f"{name} must be above 0; got {getattr(self, name)}"
+                for name in ("max_peers", "dial_timeout_seconds", "window_bytes", "window_requests")
+                if getattr(self, name) <= 0
+            ),
+        ]
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,166 @@
+"""Who we are: an Ed25519 key, the peer id that follows from it, and the file it is kept in."""
+
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import Final
+
+import attrs
+import base58
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+
+from fsn.core.errors import ConfigError, Invalid
+from fsn.core.ids import PeerId
+
+__all__ = [
+    "Identity",
+    "create_identity",
+    "load_identity",
+    "load_or_create_identity",
+    "peer_id_of",
+    "public_key_of",
+    "verify",
+]
+
+_MULTIHASH_PREFIX: Final = bytes.fromhex("002408011220")
+"""libp2p peer-id specification: identity multihash (00), 36 bytes (24), protobuf key type Ed25519 (08 01), 32 key bytes (12 20)."""
+
+
+@attrs.frozen
+class Identity:
+    """An Ed25519 key pair, made of a 32-byte seed. The seed is a secret: it is in no repr and belongs in no log."""
+
+    seed: bytes = attrs.field(repr=False, validator=[attrs.validators.min_len(32), attrs.validators.max_len(32)])
+    _key: Ed25519PrivateKey = attrs.field(init=False, repr=False, eq=False)
+    public_key: bytes = attrs.field(init=False, repr=False, eq=False)
+    peer: PeerId = attrs.field(init=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        key = Ed25519PrivateKey.from_private_bytes(self.seed)
+        object.__setattr__(self, "_key", key)
+        object.__setattr__(self, "public_key", key.public_key().public_bytes_raw())
+        object.__setattr__(self, "peer", peer_id_of(self.public_key))
+
+    @classmethod
+    def generate(cls) -> "Identity":
+        """A new identity from the operating system's random source, kept nowhere."""
+        return cls(secrets.token_bytes(32))
+
+    def sign(self, data: bytes) -> bytes:
+        """The 64-byte Ed25519 signature of `data`; deterministic."""
+        return self._key.sign(data)
+
+
+def peer_id_of(public_key: bytes) -> PeerId:
+    """The libp2p peer id of a 32-byte Ed25519 public key: base58btc of its identity multihash."""
+    if len(public_key) != 32:
+        raise Invalid(f"an Ed25519 public key has 32 bytes; got {len(public_key)}")
+    return PeerId(base58.b58encode(_MULTIHASH_PREFIX + public_key).decode("ascii"))
+
+
+def public_key_of(peer: PeerId) -> bytes:
+    """The 32-byte public key inside an Ed25519 peer id. Raises `Invalid` for anything else."""
+    try:
+        raw = base58.b58decode(peer)
+    except ValueError as error:
+        raise Invalid(f"a peer id is base58 text; got {peer!r}") from error
+    if len(raw) != 38 or not raw.startswith(_MULTIHASH_PREFIX):
+        raise Invalid(f"a peer id must be that of an Ed25519 key (12D3KooW...); got {peer!r}")
+    return raw[len(_MULTIHASH_PREFIX) :]
+
+
+def verify(public_key: bytes, data: bytes, signature: bytes) -> bool:
+    """Whether `signature` is that key's Ed25519 signature of `data`; False, too, for a malformed key or signature."""
+    try:
+        Ed25519PublicKey.from_public_bytes(public_key).verify(signature, data)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def load_or_create_identity(path: Path) -> Identity:
+    """The identity kept at `path`, made first when there is none. Raises `ConfigError` like the two below."""
+    return load_identity(path) if path.exists() else create_identity(path)
+
+
+def load_identity(path: Path) -> Identity:
+    """The identity kept at `path` (PKCS #8 PEM, as `create_identity` and `openssl genpkey -algorithm ed25519` write it).
+
+    Raises `ConfigError` when the file is absent, damaged, holds another kind of key, or can be read by other users.
+    """
+    try:
+        _refuse_readable_by_others(path)
+        pem = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"the identity file {path} cannot be read: {error.strerror or error}") from error
+    return Identity(_seed_from_pem(pem, path))
+
+
+def create_identity(path: Path) -> Identity:
+    """Make a new identity and keep it at `path`, mode 0600. When this returns it survives a power cut.
+
+    Never replaces a file: losing an identity loses everything that was registered under it. Raises `ConfigError` when there is
+    one already or the folder cannot be written; the file is then as it was, or absent, never half there.
+    """
+    identity = Identity.generate()
+    pem = identity._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    try:
+        _write_new_file(path, pem)
+    except FileExistsError as error:
+        raise ConfigError(f"there is an identity at {path} already; it is not replaced") from error
+    except OSError as error:
+        raise ConfigError(f"the identity cannot be written to {path}: {error.strerror or error}") from error
+    return identity
+
+
+def _refuse_readable_by_others(path: Path) -> None:
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        raise ConfigError(f"the identity file {path} must be its owner's alone (chmod 600); its mode is {mode:o}")
+
+
+def _seed_from_pem(pem: bytes, path: Path) -> bytes:
+    try:
+        key = load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"the identity file {path} is damaged: an Ed25519 key in PEM was wanted") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ConfigError(f"the identity file {path} must hold an Ed25519 key; found {type(key).__name__}")
+    return key.private_bytes_raw()
+
+
+def _write_new_file(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        _rename_to_new_name(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _rename_to_new_name(temporary: Path, path: Path) -> None:
+    """Rename without replacing. A hard link says so atomically; some file systems (FAT, SMB) have none, there we look first."""
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        raise
+    except OSError:
+        if path.exists():
+            raise FileExistsError(path) from None
+        temporary.rename(path)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

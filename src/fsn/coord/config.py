@@ -1,0 +1,95 @@
+"""The coordinator's settings, section by section, each beside what it is for."""
+
+import attrs
+from attrs.validators import ge, gt, in_, le
+
+from fsn.core.errors import ConfigError
+from fsn.core.units import MicroCredits, parse_credits
+from fsn.runtime.config import ByteSize
+
+__all__ = ["AccountsConfig", "CreditsConfig", "DownloadConfig", "MembershipConfig", "PlacementConfig", "UploadConfig"]
+
+
+def _credits(_: object, attribute: "attrs.Attribute[str]", value: str) -> None:
+    if parse_credits(value) < 0:
+        raise ConfigError(f"{attribute.name} must not be negative, found {value}")
+
+
+@attrs.frozen
+class AccountsConfig:
+    """Users and their tokens."""
+
+    token_hours: float = attrs.field(default=24.0, validator=gt(0))
+    """How long a login lasts."""
+    bcrypt_cost: int = attrs.field(default=12, validator=[ge(4), le(18)])
+    """log2 of bcrypt's rounds: 12 takes about a quarter of a second."""
+
+
+@attrs.frozen
+class CreditsConfig:
+    """Money, as far as it goes today."""
+
+    welcome_grant: str = attrs.field(default="100.00", validator=_credits)
+    """Credits that a new user starts with, as text: "100.00"."""
+    price_per_gb_month: str = attrs.field(default="0", validator=_credits)
+    """Credits for storing 10^9 bytes in one replica for 30 days, as text. 0: storing is free until the tariff comes."""
+
+    @property
+    def welcome_grant_micro(self) -> MicroCredits:
+        """The welcome grant in micro-credits."""
+        return parse_credits(self.welcome_grant)
+
+    @property
+    def price_micro(self) -> MicroCredits:
+        """The price in micro-credits per GB, month and replica."""
+        return parse_credits(self.price_per_gb_month)
+
+
+@attrs.frozen
+class MembershipConfig:
+    """Which nodes count as there."""
+
+    silent_after_seconds: float = attrs.field(default=30.0, validator=gt(0))
+    """A node that sent no heartbeat (one every 10 s) for so long gets no new chunks and shows as offline."""
+    suspect_seconds: float = attrs.field(default=30.0, validator=ge(0))
+    """A node that failed a store gets no new chunks for so long, while there are others."""
+
+
+@attrs.frozen
+class PlacementConfig:
+    """Where replicas go."""
+
+    strategy: str = attrs.field(default="two_choices", validator=in_(["two_choices", "round_robin"]))
+    """two_choices (weighted by free space and reputation, the less busy of two) or round_robin (each node in turn)."""
+    chunks_per_set: int = attrs.field(default=64, validator=ge(1))
+    """So many consecutive chunks of a file stay on one set of nodes: fewer sets are fewer ways to lose a file."""
+
+
+@attrs.frozen
+class UploadConfig:
+    """Files coming in."""
+
+    replicas: int = attrs.field(default=3, validator=[ge(1), le(10)])
+    """Replicas of a file whose upload does not say how many."""
+    window_bytes: ByteSize = attrs.field(default=ByteSize(4 << 20), validator=gt(ByteSize(0)))
+    """Plaintext in flight in one streamed upload; memory is about (1 + replicas) times as much."""
+    total_window_bytes: ByteSize = attrs.field(default=ByteSize(32 << 20), validator=gt(ByteSize(0)))
+    """Plaintext in flight in all uploads together; further uploads wait."""
+    store_seconds: float = attrs.field(default=20.0, validator=gt(0))
+    """A node that has not acknowledged a chunk after so long is replaced by another."""
+    chunk_seconds: float = attrs.field(default=60.0, validator=gt(0))
+    """All replicas of a chunk must be durable after so long, replacements included; else too_few_copies."""
+    expire_hours: float = attrs.field(default=48.0, validator=gt(0))
+    """An upload that was not completed after so long is dropped."""
+    max_file_bytes: ByteSize = attrs.field(default=ByteSize(10**12), validator=gt(ByteSize(0)))
+    """The largest file taken."""
+
+
+@attrs.frozen
+class DownloadConfig:
+    """Files going out."""
+
+    window_bytes: ByteSize = attrs.field(default=ByteSize(4 << 20), validator=gt(ByteSize(0)))
+    """Read ahead of one download's client."""
+    retrieve_seconds: float = attrs.field(default=10.0, validator=gt(0))
+    """A node that has not sent a chunk after so long is passed over for the next replica."""

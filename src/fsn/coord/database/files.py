@@ -1,0 +1,122 @@
+"""Files and uploads in the catalogue."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import LiteralString
+
+from fsn.coord.catalog import StoredFile, UploadState
+from fsn.coord.database.driver import TrioConnection
+from fsn.coord.database.pool import Pool
+from fsn.core.ids import FileId, UploadId, UserId
+
+__all__ = [
+    "expired_uploads",
+    "file_of_user",
+    "files_of_user",
+    "forget_file",
+    "insert_file",
+    "insert_upload",
+    "lock_upload",
+    "mark_ready",
+    "set_upload_state",
+    "upload_of_user",
+]
+
+_FILE: LiteralString = """f.id, f.user_id, f.name, f.size_bytes, f.chunk_bytes, f.pieces, f.status::text as status, f.master_key_id,
+    f.wrapped_key, f.wrap_secret, f.created_at, f.ready_at"""
+UploadRow = tuple[StoredFile, UploadState, datetime]
+
+
+async def insert_file(db: TrioConnection, file: StoredFile) -> None:
+    """Add a file that is coming in."""
+    await db.execute(
+        """insert into files (id, user_id, name, size_bytes, chunk_bytes, pieces, status, master_key_id,
+                              wrapped_key, wrap_secret, created_at)
+           values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+        [
+            file.id, file.user_id, file.name, file.size_bytes, file.chunk_bytes, file.pieces, file.status,
+            file.master_key_id, file.wrapped_key, file.wrap_secret, file.created_at,
+        ],
+    )  # fmt: skip
+
+
+async def insert_upload(db: TrioConnection, upload: UploadId, file: StoredFile, expires_at: datetime) -> None:
+    """Add the open upload of `file`."""
+    await db.execute(
+        "insert into uploads (id, file_id, user_id, created_at, expires_at) values (%s, %s, %s, %s, %s)",
+        [upload, file.id, file.user_id, file.created_at, expires_at],
+    )
+
+
+async def file_of_user(db: Pool, user: UserId, file: FileId) -> StoredFile | None:
+    """A user's own file; None for another's, and for one that was deleted."""
+    sql = f"select {_FILE} from files f where f.id = %s and f.user_id = %s and f.status <> 'deleted'"  # noqa: S608 - a constant
+    return await db.fetch_one(sql, [file, user], row=StoredFile)
+
+
+async def files_of_user(
+    db: Pool, user: UserId, after: tuple[datetime, FileId] | None, limit: int
+) -> Sequence[StoredFile]:
+    """Up to `limit` files, newest first, those older than `after` only."""
+    sql = f"""select {_FILE} from files f where f.user_id = %(user)s and f.status <> 'deleted'
+                and (%(at)s::timestamptz is null or (f.created_at, f.id) < (%(at)s, %(id)s))
+              order by f.created_at desc, f.id desc limit %(limit)s"""  # noqa: S608 - a constant
+    at, last = after or (None, None)
+    return await db.fetch_all(sql, {"user": user, "at": at, "id": last, "limit": limit}, row=StoredFile)
+
+
+async def upload_of_user(db: Pool, user: UserId, upload: UploadId) -> UploadRow | None:
+    """A user's own upload, with its file."""
+    async with db.connection() as connection:
+        return await _upload(connection, user, upload, "")
+
+
+async def lock_upload(db: TrioConnection, user: UserId, upload: UploadId) -> UploadRow | None:
+    """As `upload_of_user`, locked until the transaction ends: chunks that are being recorded come before or after."""
+    return await _upload(db, user, upload, " for update of f, u")
+
+
+async def _upload(db: TrioConnection, user: UserId, upload: UploadId, lock: LiteralString) -> UploadRow | None:
+    sql = f"""select u.state::text, u.expires_at, {_FILE} from uploads u join files f on f.id = u.file_id
+              where u.id = %s and u.user_id = %s{lock}"""  # noqa: S608 - constants
+    row = await (await db.execute(sql, [upload, user])).fetchone()
+    return (StoredFile(*row[2:]), row[0], row[1]) if row else None
+
+
+async def set_upload_state(db: TrioConnection, file: FileId, state: UploadState) -> None:
+    """End the upload of `file`, if it is open."""
+    await db.execute("update uploads set state = %s where file_id = %s and state = 'open'", [state, file])
+
+
+async def mark_ready(db: TrioConnection, file: FileId, size_bytes: int, at: datetime) -> None:
+    """The file is whole from now on."""
+    sql = "update files set status = 'ready', size_bytes = %s, ready_at = %s where id = %s"
+    await db.execute(sql, [size_bytes, at, file])
+
+
+async def forget_file(db: TrioConnection, user: UserId, file: FileId, at: datetime) -> bool:
+    """Destroy the file's key and name and queue its replicas for deletion; False when there is no such file of this user.
+
+    Chunks and replicas leave the catalogue; the file's row stays, without key and name, for the books.
+    """
+    cursor = await db.execute(
+        """update files set status = 'deleted', name = '', wrapped_key = null, wrap_secret = null, deleted_at = %s
+           where id = %s and user_id = %s and status <> 'deleted'""",
+        [at, file, user],
+    )
+    if cursor.rowcount == 0:
+        return False
+    await db.execute(
+        """with gone as (delete from replicas where file_id = %s returning id, node_id)
+           insert into replica_deletions (replica_id, node_id, queued_at, next_try_at)
+           select id, node_id, %s, %s from gone""",
+        [file, at, at],
+    )
+    await db.execute("delete from chunks where file_id = %s", [file])
+    return True
+
+
+async def expired_uploads(db: Pool, now: datetime, limit: int) -> Sequence[tuple[UserId, FileId]]:
+    """Open uploads whose time is over."""
+    sql = "select user_id, file_id from uploads where state = 'open' and expires_at <= %s order by expires_at limit %s"
+    return [(UserId(user), FileId(file)) for user, file in await db.fetch_all(sql, [now, limit])]

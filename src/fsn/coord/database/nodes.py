@@ -1,0 +1,155 @@
+"""Storage nodes in the catalogue, and the replicas that they should forget."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import LiteralString
+
+import attrs
+
+from fsn.coord.catalog import NodeRecord
+from fsn.coord.database.pool import Pool
+from fsn.core.ids import NodeId, PeerId, ReplicaId, UserId
+
+__all__ = [
+    "DueDeletion",
+    "Registration",
+    "Sighting",
+    "deletions_done",
+    "due_deletions",
+    "list_nodes",
+    "node_by_api_key_hash",
+    "node_by_id",
+    "node_by_peer",
+    "postpone_deletions",
+    "record_sightings",
+    "register_node",
+]
+
+_NODE: LiteralString = """id, peer_id, name, operator_id, region, status::text as status, capacity_bytes, used_bytes, free_bytes,
+    chunk_count, version, addresses, observed_address, reputation, registered_at, last_seen_at"""
+
+
+@attrs.frozen
+class Registration:
+    """What a node says of itself when it registers."""
+
+    node: NodeId
+    peer: PeerId
+    public_key: bytes
+    name: str
+    capacity_bytes: int
+    region: str | None
+    operator: UserId | None
+    api_key_hash: bytes = attrs.field(repr=False)
+    challenged_at: datetime
+    registered_at: datetime
+
+
+@attrs.frozen
+class Sighting:
+    """What the coordinator last saw of a node."""
+
+    node: NodeId
+    status: str
+    used_bytes: int
+    free_bytes: int
+    chunk_count: int
+    version: str
+    addresses: tuple[str, ...]
+    observed_address: str | None
+    seen_at: datetime
+
+
+@attrs.frozen
+class DueDeletion:
+    """A replica that its node should forget."""
+
+    replica: ReplicaId
+    node: NodeId
+
+
+async def register_node(db: Pool, new: Registration) -> NodeId | None:
+    """Add the node, or refresh the one with this key (its id stays, its API key changes).
+
+    None when its challenge is not newer than the last one it registered with: a replay.
+    """
+    row = await db.fetch_one(
+        """insert into nodes (id, peer_id, public_key, name, operator_id, region, api_key_hash, challenged_at, registered_at,
+                              capacity_bytes)
+           values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+           on conflict (public_key) do update set name = excluded.name, region = excluded.region,
+               operator_id = coalesce(excluded.operator_id, nodes.operator_id), api_key_hash = excluded.api_key_hash,
+               challenged_at = excluded.challenged_at, capacity_bytes = excluded.capacity_bytes
+               where nodes.challenged_at < excluded.challenged_at
+           returning id""",
+        [
+            new.node, new.peer, new.public_key, new.name, new.operator, new.region, new.api_key_hash, new.challenged_at,
+            new.registered_at, new.capacity_bytes,
+        ],
+    )  # fmt: skip
+    return NodeId(row[0]) if row else None
+
+
+async def node_by_id(db: Pool, node: NodeId) -> NodeRecord | None:
+    """The node with this id."""
+    return await db.fetch_one(f"select {_NODE} from nodes where id = %s", [node], row=NodeRecord)  # noqa: S608 - a constant
+
+
+async def node_by_peer(db: Pool, peer: PeerId) -> NodeRecord | None:
+    """The node with this peer id."""
+    return await db.fetch_one(f"select {_NODE} from nodes where peer_id = %s", [peer], row=NodeRecord)  # noqa: S608 - a constant
+
+
+async def node_by_api_key_hash(db: Pool, api_key_hash: bytes) -> NodeRecord | None:
+    """The node whose API key has this SHA-256."""
+    sql = f"select {_NODE} from nodes where api_key_hash = %s"  # noqa: S608 - a constant
+    return await db.fetch_one(sql, [api_key_hash], row=NodeRecord)
+
+
+async def list_nodes(db: Pool, after: NodeId | None, limit: int) -> Sequence[NodeRecord]:
+    """Up to `limit` nodes in the order of their ids, those after `after` only."""
+    sql = f"""select {_NODE} from nodes where %(after)s::uuid is null or id > %(after)s
+              order by id limit %(limit)s"""  # noqa: S608 - a constant
+    return await db.fetch_all(sql, {"after": after, "limit": limit}, row=NodeRecord)
+
+
+async def record_sightings(db: Pool, sightings: Sequence[Sighting]) -> None:
+    """Write what was seen of many nodes in one statement; an older sighting never replaces a newer one.
+
+    Addresses travel as one text each, separated by blanks, since SQL arrays of arrays are rectangular.
+    """
+    await db.execute(
+        """update nodes n set
+               status = case when n.status in ('joining', 'online', 'offline') then s.status::node_status else n.status end,
+               used_bytes = s.used_bytes, free_bytes = s.free_bytes, chunk_count = s.chunk_count, version = s.version,
+               addresses = string_to_array(s.addresses, ' '), observed_address = s.observed_address, last_seen_at = s.seen_at
+           from unnest(%s::uuid[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::text[],
+                       %s::timestamptz[])
+               as s (id, status, used_bytes, free_bytes, chunk_count, version, addresses, observed_address, seen_at)
+           where n.id = s.id and (n.last_seen_at is null or n.last_seen_at <= s.seen_at)""",
+        [
+            [s.node for s in sightings], [s.status for s in sightings], [s.used_bytes for s in sightings],
+            [s.free_bytes for s in sightings], [s.chunk_count for s in sightings], [s.version for s in sightings],
+            [" ".join(s.addresses) for s in sightings], [s.observed_address for s in sightings],
+            [s.seen_at for s in sightings],
+        ],
+    )  # fmt: skip
+
+
+async def due_deletions(db: Pool, nodes: Sequence[NodeId], now: datetime, limit: int) -> Sequence[DueDeletion]:
+    """Up to `limit` replicas that the nodes given should forget now."""
+    sql = """select replica_id, node_id from replica_deletions where node_id = any (%s::uuid[]) and next_try_at <= %s
+             order by node_id, next_try_at limit %s"""
+    rows = await db.fetch_all(sql, [list(nodes), now, limit])
+    return [DueDeletion(ReplicaId(replica), NodeId(node)) for replica, node in rows]
+
+
+async def deletions_done(db: Pool, replicas: Sequence[ReplicaId]) -> None:
+    """Their node has said that they are gone."""
+    await db.execute("delete from replica_deletions where replica_id = any (%s::uuid[])", [list(replicas)])
+
+
+async def postpone_deletions(db: Pool, replicas: Sequence[ReplicaId], until: datetime) -> None:
+    """They could not be deleted now."""
+    sql = "update replica_deletions set tries = tries + 1, next_try_at = %s where replica_id = any (%s::uuid[])"
+    await db.execute(sql, [until, list(replicas)])

@@ -1,0 +1,26 @@
+"""What storing costs, in whole micro-credits."""
+
+from typing import Final
+
+from fsn.core.chunking import CHUNK_BYTES, chunk_count
+from fsn.core.units import MicroCredits
+
+__all__ = ["storage_cost"]
+
+SMALLEST_BILLED_CHUNK_BYTES: Final = 4096
+"""A tiny chunk costs its node an inode and an index row all the same."""
+GB: Final = 10**9
+
+
+def storage_cost(size_bytes: int, replica_count: int, price_micro_credits: int) -> MicroCredits:
+    """Micro-credits for keeping a file for 30 days (720 h), rounded up.
+
+    `price_micro_credits` is for one GB (10^9 bytes), one month and one replica. Each chunk is billed for at least 4096 bytes; an
+    empty file has no chunks and costs nothing.
+    """
+    count = chunk_count(size_bytes)
+    if count == 0:
+        return MicroCredits(0)
+    last = size_bytes - (count - 1) * CHUNK_BYTES
+    billed = (count - 1) * CHUNK_BYTES + max(last, SMALLEST_BILLED_CHUNK_BYTES)
+    return MicroCredits(-(-billed * replica_count * price_micro_credits // GB))

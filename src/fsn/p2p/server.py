@@ -1,0 +1,146 @@
+"""Answering peers: frames in, a bounded number of handlers at work, answers out; and the barrier that survives any handler's bug."""
+
+import functools
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import attrs
+import structlog
+import trio
+
+from fsn.core.errors import (
+    Conflict,
+    Corrupt,
+    DiskFull,
+    Forbidden,
+    FsnError,
+    Invalid,
+    NotFound,
+    PeerRefused,
+    ProtocolViolation,
+    QuotaExceeded,
+    Unauthorized,
+    Unavailable,
+)
+from fsn.core.ids import PeerId
+from fsn.p2p.transport.base import Stream, Transport
+from fsn.p2p.wire.codec import Envelope, decode, encode
+from fsn.p2p.wire.framing import FrameDecoder
+from fsn.p2p.wire.messages import PROTOCOL_OF, Message, Refusal, RefusalCode, Request, Response
+
+__all__ = ["RequestHandler", "refusal_for", "serve_requests"]
+
+log = structlog.get_logger()
+
+RequestHandler = Callable[[PeerId, Any], Awaitable[Response]]
+"""Answers one request of a peer, whose id the secured connection has proved."""
+
+AT_WORK = 64
+"""Requests of one stream under way together: 64 x 256 KiB = 16 MiB. Further frames wait in the stream's receive window."""
+LONGEST_SECONDS = 60.0
+"""The longest that a handler may take, whatever deadline the peer names."""
+SENDING_SECONDS = 60.0
+"""A peer that takes longer to accept one answer is cut off."""
+READ_BYTES = 512 << 10
+
+_REFUSALS: Mapping[type[FsnError], RefusalCode] = {
+    NotFound: RefusalCode.NOT_FOUND,
+    Corrupt: RefusalCode.CORRUPT,
+    DiskFull: RefusalCode.FULL,
+    Invalid: RefusalCode.INVALID,
+    Conflict: RefusalCode.INVALID,
+    Unauthorized: RefusalCode.NOT_AUTHORISED,
+    Forbidden: RefusalCode.NOT_AUTHORISED,
+    Unavailable: RefusalCode.BUSY,
+    QuotaExceeded: RefusalCode.BUSY,
+}
+
+
+def serve_requests(
+    transport: Transport, handlers: Mapping[type[Request], RequestHandler], *, may_ask: Callable[[PeerId], bool]
+) -> None:
+    """Answer the kinds of requests in `handlers`, each on its own protocol id; peers that `may_ask` denies get NOT_AUTHORISED."""
+    for kind, handler in handlers.items():
+        transport.serve(
+            PROTOCOL_OF[kind], functools.partial(_serve_stream, kind=kind, handler=handler, may_ask=may_ask)
+        )
+
+
+def refusal_for(error: FsnError) -> Refusal:
+    """What a peer is told of `error`."""
+    if isinstance(error, PeerRefused) and error.refusal:
+        return Refusal(error.refusal, error.message)
+    for kind, code in _REFUSALS.items():
+        if isinstance(error, kind):
+            return Refusal(code, error.message, retry_after_ms=1000 if error.transient else 0)
+    return Refusal(RefusalCode.INTERNAL, error.message)
+
+
+async def _serve_stream(
+    stream: Stream, kind: type[Request], handler: RequestHandler, may_ask: Callable[[PeerId], bool]
+) -> None:
+    """Serve one stream until the peer closes it, breaks it or breaks the protocol; returns in each of these cases."""
+    service = _Service(stream, kind, handler if may_ask(stream.peer) else _refuse)
+    try:
+        async with trio.open_nursery() as nursery:
+            await service.receive(nursery)
+    except* (trio.BrokenResourceError, trio.ClosedResourceError):
+        log.debug("stream_broke", peer=stream.peer, protocol=stream.protocol)
+    except* trio.TooSlowError:
+        log.warning("peer_does_not_read", peer=stream.peer, protocol=stream.protocol, seconds=SENDING_SECONDS)
+    except* ProtocolViolation as group:
+        log.warning("protocol_violation", peer=stream.peer, protocol=stream.protocol, reason=str(group.exceptions[0]))
+
+
+async def _refuse(peer: PeerId, _: Request) -> Response:
+    await trio.lowlevel.checkpoint()
+    return Refusal(RefusalCode.NOT_AUTHORISED, f"{peer} is not known here: register first")
+
+
+@attrs.define
+class _Service:
+    stream: Stream
+    kind: type[Request]
+    handler: RequestHandler
+    _room: trio.Semaphore = attrs.field(factory=lambda: trio.Semaphore(AT_WORK))
+    _sending: trio.Lock = attrs.field(factory=trio.Lock)
+
+    async def receive(self, nursery: trio.Nursery) -> None:
+        frames = FrameDecoder()
+        while data := await self.stream.receive_some(READ_BYTES):
+            for frame in frames.feed(data):
+                envelope = decode(frame)
+                await self._room.acquire()
+                nursery.start_soon(self._answer, envelope)
+
+    async def _answer(self, envelope: Envelope) -> None:
+        try:
+            answer = await self._handle(envelope)
+            await self._send(envelope.request_id, answer)
+        finally:
+            self._room.release()
+
+    async def _handle(self, envelope: Envelope) -> Response:
+        """The answer to one request. The barrier: a handler's bug is logged and becomes a refusal."""
+        request, peer = envelope.message, self.stream.peer
+        if not isinstance(request, self.kind):
+            return Refusal(RefusalCode.INVALID, f"{type(request).__name__} is not spoken on {self.stream.protocol}")
+        limit = min(envelope.deadline_ms / 1000 or LONGEST_SECONDS, LONGEST_SECONDS)
+        with trio.move_on_after(limit):
+            try:
+                return await self.handler(peer, request)
+            except FsnError as error:
+                return refusal_for(error)
+            except Exception:
+                log.exception("handler_failed", peer=peer, request=self.kind.__name__)
+                return Refusal(
+                    RefusalCode.INTERNAL, "the request failed inside; the log of the one who was asked says more"
+                )
+        return Refusal(RefusalCode.BUSY, f"no answer within {limit:g} s", retry_after_ms=1000)
+
+    async def _send(self, request_id: int, answer: Message) -> None:
+        frame = encode(request_id, answer)
+        with trio.fail_after(SENDING_SECONDS):
+            async with self._sending:
+                for part in frame:
+                    await self.stream.send_all(part)

@@ -1,0 +1,133 @@
+"""What the HTTP API answers, as frozen values: structured from JSON, unknown members ignored (fields are only ever added)."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, TypeVar
+from uuid import UUID
+
+import attrs
+import cattrs
+
+from fsn.core.errors import ProtocolViolation
+from fsn.core.ids import FileId, NodeId, UploadId, UserId
+
+__all__ = ["Balance", "File", "FileHealth", "Node", "Quote", "Session", "UploadState", "User", "as_json", "structure"]
+
+T = TypeVar("T")
+
+
+@attrs.frozen
+class User:
+    """An account. `credits` is exact, in credits (not micro-credits)."""
+
+    id: UserId
+    email: str
+    credits: Decimal = Decimal(0)
+    created_at: datetime | None = None
+
+
+@attrs.frozen
+class Session:
+    """A login: `token` is a bearer token, a secret, until `expires_at` (UTC)."""
+
+    token: str = attrs.field(repr=False)
+    expires_at: datetime
+    user: User
+
+
+@attrs.frozen
+class FileHealth:
+    """How well a file is kept: the fewest live replicas of any of its chunks, and when the oldest proof was given (UTC)."""
+
+    live_replicas: int | None = None
+    proved_at: datetime | None = None
+
+
+@attrs.frozen
+class File:
+    """A stored file; `status` is `ready` once every chunk lies on its nodes. `health` comes with details only."""
+
+    id: FileId
+    filename: str
+    size_bytes: int
+    status: str
+    replicas: int | None = None
+    created_at: datetime | None = None
+    health: FileHealth | None = None
+
+
+@attrs.frozen
+class UploadState:
+    """An upload in steps: what the server wants, and (from a status request) the indexes of the chunks that are stored."""
+
+    upload_id: UploadId
+    file_id: FileId
+    chunk_size: int
+    expires_at: datetime | None = None
+    received: tuple[int, ...] = ()
+
+
+@attrs.frozen
+class Quote:
+    """The price of keeping `size_bytes` as `replicas` copies for 30 days, in credits."""
+
+    size_bytes: int
+    replicas: int
+    cost: Decimal
+
+
+@attrs.frozen
+class Balance:
+    """What an account owns, in credits; `earned` and `pending` are a node's."""
+
+    balance: Decimal
+    earned: Decimal | None = None
+    pending: Decimal | None = None
+
+
+@attrs.frozen
+class Node:
+    """The public view of a storage node; sizes in bytes, uptime and reputation from 0 to 1."""
+
+    id: NodeId
+    name: str
+    status: str
+    capacity_bytes: int | None = None
+    used_bytes: int | None = None
+    uptime: float | None = None
+    reputation: float | None = None
+    region: str | None = None
+
+
+def _new_converter() -> cattrs.Converter:
+    """JSON's spellings of our types: ids and times are text, credits are text or a number (both exact as `Decimal(str(x))`)."""
+    converter = cattrs.Converter()
+    converter.register_structure_hook(UUID, lambda value, _: UUID(value))
+    converter.register_unstructure_hook(UUID, str)
+    converter.register_structure_hook(datetime, lambda value, _: datetime.fromisoformat(value))
+    converter.register_unstructure_hook(datetime, lambda value: value.isoformat().replace("+00:00", "Z"))
+    converter.register_structure_hook(Decimal, lambda value, _: Decimal(str(value)))
+    converter.register_unstructure_hook(Decimal, str)
+    return converter
+
+
+_CONVERTER = _new_converter()
+
+
+def structure(document: object, cls: type[T]) -> T:
+    """`document` (parsed JSON) as a `cls`; ProtocolViolation says what is missing or wrong."""
+    if not isinstance(document, Mapping):
+        raise ProtocolViolation(
+            f"the server should answer with a JSON object for {cls.__name__}; got {type(document).__name__}"
+        )
+    try:
+        return _CONVERTER.structure(document, cls)
+    except (cattrs.BaseValidationError, ValueError, TypeError, KeyError, ArithmeticError) as error:
+        wrong = "; ".join(cattrs.transform_error(error)) if isinstance(error, BaseExceptionGroup) else str(error)
+        raise ProtocolViolation(f"the server's answer is no {cls.__name__}: {wrong}") from error
+
+
+def as_json(value: object) -> Any:
+    """`value` (one of the classes above, or a list of them) as plain JSON types."""
+    return _CONVERTER.unstructure(value)

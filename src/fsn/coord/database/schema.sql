@@ -1,0 +1,236 @@
+create type account_kind as enum ('user', 'node', 'system');
+
+create type file_status as enum ('uploading', 'ready', 'deleted');
+
+create type node_status as enum ('joining', 'online', 'offline', 'maintenance', 'draining', 'left', 'disqualified');
+
+create type replica_state as enum ('live', 'lost');
+
+create type upload_state as enum ('open', 'completed', 'aborted', 'expired');
+
+create table chunks (
+    file_id uuid not null,
+    index integer not null,
+    id uuid not null,
+    size_bytes integer not null,
+    fingerprint bytea not null,
+    constraint chunks_pkey PRIMARY KEY (file_id, index),
+    constraint chunks_index_check CHECK ((index >= 0)),
+    constraint chunks_size_bytes_check CHECK ((size_bytes > 0)),
+    constraint chunks_file_id_fkey FOREIGN KEY (file_id) REFERENCES files(id)
+);
+
+create table credit_purchases (
+    id uuid not null,
+    user_id uuid not null,
+    provider text not null,
+    provider_ref text not null,
+    amount_usd_cents bigint not null,
+    micro_credits bigint not null,
+    tx bigint,
+    created_at timestamp with time zone not null,
+    constraint credit_purchases_pkey PRIMARY KEY (id),
+    constraint credit_purchases_provider_provider_ref_key UNIQUE (provider, provider_ref),
+    constraint credit_purchases_amount_usd_cents_check CHECK ((amount_usd_cents > 0)),
+    constraint credit_purchases_micro_credits_check CHECK ((micro_credits > 0)),
+    constraint credit_purchases_tx_fkey FOREIGN KEY (tx) REFERENCES ledger_tx(id),
+    constraint credit_purchases_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id)
+);
+
+create table files (
+    id uuid not null,
+    user_id uuid not null,
+    name text not null,
+    size_bytes bigint,
+    chunk_bytes integer not null,
+    pieces smallint not null,
+    pieces_needed smallint not null default 1,
+    status file_status not null default 'uploading'::file_status,
+    master_key_id text not null,
+    wrapped_key bytea,
+    wrap_secret bytea,
+    created_at timestamp with time zone not null,
+    ready_at timestamp with time zone,
+    deleted_at timestamp with time zone,
+    constraint files_pkey PRIMARY KEY (id),
+    constraint files_check CHECK (((pieces_needed >= 1) AND (pieces_needed <= pieces))),
+    constraint files_check1 CHECK (((status = 'deleted'::file_status) OR ((wrapped_key IS NOT NULL) AND (wrap_secret IS NOT NULL)))),
+    constraint files_check2 CHECK (((status <> 'ready'::file_status) OR (size_bytes IS NOT NULL))),
+    constraint files_chunk_bytes_check CHECK ((chunk_bytes > 0)),
+    constraint files_pieces_check CHECK ((pieces >= 1)),
+    constraint files_size_bytes_check CHECK ((size_bytes >= 0)),
+    constraint files_master_key_id_fkey FOREIGN KEY (master_key_id) REFERENCES master_keys(id),
+    constraint files_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id)
+);
+
+create table ledger_account (
+    id bigint not null generated always as identity,
+    kind account_kind not null,
+    owner text not null,
+    balance bigint not null default 0,
+    constraint ledger_account_pkey PRIMARY KEY (id),
+    constraint ledger_account_kind_owner_key UNIQUE (kind, owner),
+    constraint ledger_account_check CHECK (((kind = 'system'::account_kind) OR (balance >= 0)))
+);
+
+create table ledger_entry (
+    tx bigint not null,
+    account bigint not null,
+    amount bigint not null,
+    constraint ledger_entry_pkey PRIMARY KEY (tx, account),
+    constraint ledger_entry_amount_check CHECK ((amount <> 0)),
+    constraint ledger_entry_account_fkey FOREIGN KEY (account) REFERENCES ledger_account(id),
+    constraint ledger_entry_tx_fkey FOREIGN KEY (tx) REFERENCES ledger_tx(id)
+);
+
+create table ledger_tx (
+    id bigint not null generated always as identity,
+    kind text not null,
+    ref text not null,
+    at timestamp with time zone not null,
+    constraint ledger_tx_pkey PRIMARY KEY (id),
+    constraint ledger_tx_ref_key UNIQUE (ref)
+);
+
+create table master_keys (
+    id text not null,
+    first_used_at timestamp with time zone not null,
+    constraint master_keys_pkey PRIMARY KEY (id)
+);
+
+create table nodes (
+    id uuid not null,
+    peer_id text not null,
+    public_key bytea not null,
+    name text not null,
+    operator_id uuid,
+    region text,
+    api_key_hash bytea not null,
+    challenged_at timestamp with time zone not null,
+    registered_at timestamp with time zone not null,
+    status node_status not null default 'joining'::node_status,
+    capacity_bytes bigint not null,
+    used_bytes bigint not null default 0,
+    free_bytes bigint not null default 0,
+    chunk_count bigint not null default 0,
+    version text not null default ''::text,
+    addresses text[] not null default '{}'::text[],
+    observed_address text,
+    reputation double precision not null default 1,
+    last_seen_at timestamp with time zone,
+    constraint nodes_pkey PRIMARY KEY (id),
+    constraint nodes_api_key_hash_key UNIQUE (api_key_hash),
+    constraint nodes_peer_id_key UNIQUE (peer_id),
+    constraint nodes_public_key_key UNIQUE (public_key),
+    constraint nodes_capacity_bytes_check CHECK ((capacity_bytes >= 0)),
+    constraint nodes_public_key_check CHECK ((octet_length(public_key) = 32)),
+    constraint nodes_operator_id_fkey FOREIGN KEY (operator_id) REFERENCES users(id)
+);
+
+create table replica_deletions (
+    replica_id uuid not null,
+    node_id uuid not null,
+    queued_at timestamp with time zone not null,
+    tries integer not null default 0,
+    next_try_at timestamp with time zone not null,
+    constraint replica_deletions_pkey PRIMARY KEY (replica_id),
+    constraint replica_deletions_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
+);
+
+create table replicas (
+    id uuid not null,
+    file_id uuid not null,
+    chunk_index integer not null,
+    number smallint not null,
+    node_id uuid not null,
+    state replica_state not null default 'live'::replica_state,
+    root bytea not null,
+    sealed_bytes integer not null,
+    slot smallint not null,
+    stored_at timestamp with time zone not null,
+    constraint replicas_pkey PRIMARY KEY (id),
+    constraint replicas_root_check CHECK ((octet_length(root) = 32)),
+    constraint replicas_slot_check CHECK (((slot >= 0) AND (slot <= 16383))),
+    constraint replicas_file_id_chunk_index_fkey FOREIGN KEY (file_id, chunk_index) REFERENCES chunks(file_id, index),
+    constraint replicas_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
+);
+
+create table schema_migration (
+    version integer not null,
+    name text not null,
+    sha256 text not null,
+    applied_at timestamp with time zone not null default now(),
+    constraint schema_migration_pkey PRIMARY KEY (version)
+);
+
+create table uploads (
+    id uuid not null,
+    file_id uuid not null,
+    user_id uuid not null,
+    state upload_state not null default 'open'::upload_state,
+    created_at timestamp with time zone not null,
+    expires_at timestamp with time zone not null,
+    constraint uploads_pkey PRIMARY KEY (id),
+    constraint uploads_file_id_key UNIQUE (file_id),
+    constraint uploads_file_id_fkey FOREIGN KEY (file_id) REFERENCES files(id),
+    constraint uploads_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id)
+);
+
+create table users (
+    id uuid not null,
+    email text not null,
+    password_hash text not null,
+    created_at timestamp with time zone not null,
+    constraint users_pkey PRIMARY KEY (id)
+);
+
+CREATE INDEX files_of_user ON public.files USING btree (user_id, created_at DESC, id DESC) WHERE (status <> 'deleted'::file_status);
+
+CREATE INDEX ledger_entry_of_account ON public.ledger_entry USING btree (account, tx);
+
+CREATE INDEX nodes_last_seen ON public.nodes USING btree (last_seen_at);
+
+CREATE INDEX replica_deletions_due ON public.replica_deletions USING btree (node_id, next_try_at);
+
+CREATE INDEX replicas_of_chunk ON public.replicas USING btree (file_id, chunk_index, number);
+
+CREATE INDEX replicas_of_node ON public.replicas USING btree (node_id);
+
+CREATE INDEX replicas_of_slot ON public.replicas USING btree (slot);
+
+CREATE INDEX uploads_open ON public.uploads USING btree (expires_at) WHERE (state = 'open'::upload_state);
+
+CREATE UNIQUE INDEX users_email ON public.users USING btree (lower(email));
+
+CREATE OR REPLACE FUNCTION public.ledger_immutable()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+    raise exception 'the ledger is append-only';
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.ledger_post(p_kind text, p_ref text, p_at timestamp with time zone, p_accounts bigint[], p_amounts bigint[])
+ RETURNS bigint
+ LANGUAGE plpgsql
+AS $function$
+declare t bigint;
+begin
+    if cardinality(p_accounts) <> cardinality(p_amounts) or (select sum(a) from unnest(p_amounts) a) <> 0 then
+        raise exception 'entries do not add up to zero';
+    end if;
+    -- first the locks, in one order (no deadlock), before any foreign key check touches the rows (no multixacts)
+    perform 1 from ledger_account where id = any (p_accounts) and kind <> 'system' order by id for no key update;
+    insert into ledger_tx (kind, ref, at) values (p_kind, p_ref, p_at) on conflict (ref) do nothing returning id into t;
+    if t is null then
+        return null;
+    end if;
+    update ledger_account l set balance = balance + u.m
+        from unnest(p_accounts, p_amounts) u(a, m) where l.id = u.a and l.kind <> 'system';
+    insert into ledger_entry (tx, account, amount) select t, a, m from unnest(p_accounts, p_amounts) u(a, m);
+    return t;
+end $function$;
+
+CREATE TRIGGER immutable BEFORE DELETE OR UPDATE OR TRUNCATE ON public.ledger_entry FOR EACH STATEMENT EXECUTE FUNCTION ledger_immutable();
+
+CREATE TRIGGER immutable BEFORE DELETE OR UPDATE OR TRUNCATE ON public.ledger_tx FOR EACH STATEMENT EXECUTE FUNCTION ledger_immutable();

@@ -1,0 +1,187 @@
+"""One batch of chunks to the disk: all written, all synced, all named, each folder synced once, one index transaction.
+
+Runs in a thread, one batch at a time. The order is the promise: a row is committed only when its file and the file's name are on
+the disk, so a row never points at nothing; a crash before the commit leaves at most whole files without a row, and temp files.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from enum import Enum, auto
+from pathlib import Path
+
+import attrs
+
+from fsn.core.errors import Conflict, FsnError
+from fsn.core.ids import ReplicaId
+from fsn.node.chunkstore.base import StoredChunk, Totals
+from fsn.node.chunkstore.files import Files, disk_errors
+from fsn.node.chunkstore.index import Index
+from fsn.node.chunkstore.layout import Layout
+from fsn.runtime.clock import Clock
+
+__all__ = ["BatchWriter", "Deleted", "NewChunk", "Outcome", "Stored"]
+
+
+class Stored(Enum):
+    """How a store succeeded."""
+
+    NEW = auto()
+    ALREADY = auto()
+    """The index knew it; its file was there, or has been written anew."""
+
+
+@attrs.frozen
+class NewChunk:
+    """A chunk whose root has been checked."""
+
+    replica: ReplicaId
+    root: bytes = attrs.field(repr=False)
+    data: bytes | memoryview = attrs.field(repr=False)
+
+
+@attrs.frozen
+class Deleted:
+    """What a deletion freed, and what failed with the reason."""
+
+    freed: Totals
+    failed: Mapping[ReplicaId, str]
+
+
+Outcome = Stored | FsnError
+_Outcomes = dict[ReplicaId, Outcome]
+
+
+@attrs.define
+class BatchWriter:
+    """Writes and deletes chunks durably. For one thread at a time."""
+
+    layout: Layout
+    files: Files
+    index: Index
+    clock: Clock
+    # Folders whose own name is known to be on the disk.
+    _durable_folders: set[Path] = attrs.field(factory=set, init=False)
+
+    def store(self, chunks: Sequence[NewChunk]) -> Mapping[ReplicaId, Outcome]:
+        """Store chunks with distinct ids; what fails, fails alone. Every chunk has an outcome, durable when it is a `Stored`."""
+        outcomes: _Outcomes = {}
+        fresh = self._sift(chunks, outcomes)
+        for step in (self._write, self._sync, self._name):
+            fresh = self._each(fresh, step, outcomes)
+        fresh = self._sync_folders(fresh, outcomes)
+        self._record(fresh, outcomes)
+        return outcomes
+
+    def delete(self, replicas: Sequence[ReplicaId]) -> Deleted:
+        """Delete durably. Rows go first: a crash in between leaves files without a row, never a row that promises a missing file.
+
+        Raises `StorageError` when the index fails; then nothing was deleted.
+        """
+        freed = self.index.remove(replicas)
+        failed: dict[ReplicaId, str] = {}
+        folders: dict[Path, list[ReplicaId]] = {}
+        for replica in replicas:
+            path = self.layout.final(replica)
+            with _failing([replica], failed), disk_errors(path):
+                if self.files.remove(path):
+                    folders.setdefault(path.parent, []).append(replica)
+        for folder, inside in folders.items():
+            with _failing(inside, failed), disk_errors(folder):
+                self.files.sync_folder(folder)
+        return Deleted(freed, failed)
+
+    def _sift(self, chunks: Sequence[NewChunk], outcomes: _Outcomes) -> list[NewChunk]:
+        """The chunks that must be written; the outcome of the others."""
+        known = self.index.find_many([chunk.replica for chunk in chunks])
+        fresh = []
+        for chunk in chunks:
+            row = known.get(chunk.replica)
+            if row is not None and row.root != chunk.root:
+                outcomes[chunk.replica] = Conflict(
+                    f"replica {chunk.replica.hex} is stored here with another Merkle root"
+                )
+            elif row is not None and self.files.size(self.layout.final(chunk.replica)) == row.size_bytes:
+                outcomes[chunk.replica] = Stored.ALREADY
+            else:
+                fresh.append(chunk)
+                outcomes[chunk.replica] = Stored.ALREADY if row is not None else Stored.NEW
+        return fresh
+
+    def _each(
+        self, chunks: Iterable[NewChunk], step: Callable[[NewChunk], None], outcomes: _Outcomes
+    ) -> list[NewChunk]:
+        """The chunks for which `step` succeeded; the others fail with its error and leave no file."""
+        done = []
+        for chunk in chunks:
+            try:
+                with disk_errors(self.layout.final(chunk.replica)):
+                    step(chunk)
+            except FsnError as error:
+                self._fail(chunk, error, outcomes)
+            else:
+                done.append(chunk)
+        return done
+
+    def _write(self, chunk: NewChunk) -> None:
+        self.files.write(self.layout.temp(chunk.replica), chunk.data)
+
+    def _sync(self, chunk: NewChunk) -> None:
+        # Never again for the same file after it failed: the kernel may have dropped the dirty pages and would call it synced.
+        self.files.sync(self.layout.temp(chunk.replica))
+
+    def _name(self, chunk: NewChunk) -> None:
+        final = self.layout.final(chunk.replica)
+        for folder in (final.parent.parent, final.parent):
+            if folder not in self._durable_folders:
+                self.files.make_folder(folder)
+        self.files.rename(self.layout.temp(chunk.replica), final)
+
+    def _sync_folders(self, chunks: list[NewChunk], outcomes: _Outcomes) -> list[NewChunk]:
+        """Make the new names durable, from the leaves up; each folder once."""
+        broken: dict[Path, FsnError] = {}
+        leaves = {self.layout.final(chunk.replica).parent for chunk in chunks}
+        new = [folder for leaf in leaves for folder in (leaf, leaf.parent) if folder not in self._durable_folders]
+        for folder in sorted(leaves | {folder.parent for folder in new}, reverse=True):
+            try:
+                with disk_errors(folder):
+                    self.files.sync_folder(folder)
+            except FsnError as error:
+                broken[folder] = error
+        self._durable_folders.update(folder for folder in new if folder.parent not in broken)
+        return self._without(broken, chunks, outcomes)
+
+    def _without(self, broken: Mapping[Path, FsnError], chunks: list[NewChunk], outcomes: _Outcomes) -> list[NewChunk]:
+        whole = []
+        for chunk in chunks:
+            above = list(self.layout.final(chunk.replica).parents)[:3]
+            error = next((broken[folder] for folder in above if folder in broken), None)
+            if error is None:
+                whole.append(chunk)
+            else:
+                self._fail(chunk, error, outcomes)
+        return whole
+
+    def _record(self, chunks: list[NewChunk], outcomes: _Outcomes) -> None:
+        now = int(self.clock().timestamp())
+        rows = [StoredChunk(chunk.replica, chunk.root, len(chunk.data), now) for chunk in chunks]
+        try:
+            if rows:
+                self.index.add(rows)
+        except FsnError as error:
+            for chunk in chunks:
+                self._fail(chunk, error, outcomes)
+
+    def _fail(self, chunk: NewChunk, error: FsnError, outcomes: _Outcomes) -> None:
+        outcomes[chunk.replica] = error
+        for path in (self.layout.temp(chunk.replica), self.layout.final(chunk.replica)):
+            # What cannot be removed now is found by the recovery of the next start.
+            with contextlib.suppress(OSError):
+                self.files.remove(path)
+
+
+@contextlib.contextmanager
+def _failing(replicas: Iterable[ReplicaId], failed: dict[ReplicaId, str]) -> Iterator[None]:
+    try:
+        yield
+    except FsnError as error:
+        failed.update(dict.fromkeys(replicas, error.message))

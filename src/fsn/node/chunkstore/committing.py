@@ -1,0 +1,180 @@
+"""Group commit: stores and deletions that are asked for at the same time share one batch, one wait and one index transaction."""
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+import attrs
+import trio
+
+from fsn.core.errors import FsnError, Unavailable
+from fsn.core.ids import ReplicaId
+from fsn.node.chunkstore.batch import BatchWriter, Deleted, NewChunk, Outcome, Stored
+from fsn.node.chunkstore.quota import Quota, Reservation
+from fsn.runtime.window import Window
+
+__all__ = ["MAX_BATCH_BYTES", "MAX_BATCH_CHUNKS", "GroupCommit"]
+
+MAX_BATCH_CHUNKS: Final = 64
+MAX_BATCH_BYTES: Final = 16 * 1024 * 1024
+"""A batch ends at 64 chunks of 256 KiB: more would save little per chunk and let the first of them wait longer."""
+
+MAX_QUEUED_BYTES: Final = 2 * MAX_BATCH_BYTES
+"""One batch on its way to the disk and one gathering; whoever comes later waits for room."""
+
+
+@attrs.define(eq=False)
+class _Store:
+    """A chunk that waits for the disk. Its reservation is settled by the writer's side, whoever has stopped waiting."""
+
+    chunk: NewChunk
+    reservation: Reservation
+    done: trio.Event = attrs.field(factory=trio.Event)
+    outcome: Outcome | None = None
+
+
+@attrs.define(eq=False)
+class _Delete:
+    """A deletion that waits its turn behind the stores asked for before it."""
+
+    replicas: Sequence[ReplicaId]
+    done: trio.Event = attrs.field(factory=trio.Event)
+    outcome: Deleted | FsnError | None = None
+
+
+_Job = _Store | _Delete
+_Batch = list[_Store] | _Delete
+
+
+class GroupCommit:
+    """A queue before one writing thread. While a batch is written the next one gathers; no chunk ever waits for company."""
+
+    def __init__(self, writer: BatchWriter, quota: Quota, count: int) -> None:
+        self._writer = writer
+        self._quota = quota
+        self._window = Window(MAX_QUEUED_BYTES)
+        self._pending: deque[_Job] = deque()
+        self._wake = trio.Event()
+        self._stopping = False
+        # A limiter of its own: reads that fill trio's forty threads must not keep the writer waiting.
+        self._thread = trio.CapacityLimiter(1)
+        self.count = count
+        """How many chunks are stored."""
+
+    async def store(self, chunk: NewChunk, reservation: Reservation) -> None:
+        """Return when `chunk` is durable; raises its error. Takes the reservation over. Cancelled: all of the chunk or nothing is kept."""
+        try:
+            await self._window.acquire(len(chunk.data))
+        except BaseException:
+            reservation.release()
+            raise
+        job = _Store(chunk, reservation)
+        await self._wait(job)
+        if isinstance(job.outcome, FsnError):
+            raise type(job.outcome)(job.outcome.message) from job.outcome  # one error may stand for a whole batch
+
+    async def delete(self, replicas: Sequence[ReplicaId]) -> Mapping[ReplicaId, str]:
+        """Return when the replicas are gone for good; those that failed, with the reason."""
+        job = _Delete(replicas)
+        await self._wait(job)
+        if isinstance(job.outcome, FsnError):
+            raise job.outcome
+        assert job.outcome is not None
+        return job.outcome.failed
+
+    async def run(self) -> None:
+        """Write batches until `stop`, and what is queued by then; cancelled, finish the batch under way and refuse the rest."""
+        try:
+            while batch := await self._next_batch():
+                await self._write(batch)
+        finally:
+            self._stopping = True
+            self._settle(self._pending)
+            self._pending.clear()
+
+    def stop(self) -> None:
+        """Take nothing new; `run` returns when the queue is empty."""
+        self._stopping = True
+        self._wake.set()
+
+    async def _wait(self, job: _Job) -> None:
+        if self._stopping:
+            self._settle([job])
+        else:
+            self._pending.append(job)
+            self._wake.set()
+        try:
+            await job.done.wait()
+        finally:
+            if job in self._pending:  # cancelled before its turn
+                self._pending.remove(job)
+                self._settle([job])
+
+    async def _next_batch(self) -> _Batch | None:
+        while not self._pending:
+            if self._stopping:
+                return None
+            self._wake = trio.Event()
+            await self._wake.wait()
+        await trio.lowlevel.checkpoint()  # cancelled here, nothing has left the queue
+        return self._take_stores() or self._take_delete()
+
+    def _take_stores(self) -> list[_Store]:
+        """The stores at the head of the queue: distinct ids, bounded in number and bytes."""
+        taken: dict[ReplicaId, _Store] = {}
+        size_bytes = 0
+        while self._pending and isinstance(job := self._pending[0], _Store) and job.chunk.replica not in taken:
+            size_bytes += len(job.chunk.data)
+            if taken and (len(taken) == MAX_BATCH_CHUNKS or size_bytes > MAX_BATCH_BYTES):
+                break
+            taken[job.chunk.replica] = job
+            self._pending.popleft()
+        return list(taken.values())
+
+    def _take_delete(self) -> _Delete | None:
+        job = self._pending[0]
+        if not isinstance(job, _Delete):
+            return None
+        self._pending.popleft()
+        return job
+
+    async def _write(self, batch: _Batch) -> None:
+        jobs = batch if isinstance(batch, list) else [batch]
+        try:
+            # A thread cannot be cancelled, and its outcome must reach those who wait: the shield is as long as one batch.
+            with trio.CancelScope(shield=True):
+                await self._in_thread(batch)
+        except FsnError as error:
+            for job in jobs:
+                job.outcome = error
+        finally:
+            self._settle(jobs)
+
+    async def _in_thread(self, batch: _Batch) -> None:
+        if isinstance(batch, _Delete):
+            batch.outcome = await trio.to_thread.run_sync(self._writer.delete, batch.replicas, limiter=self._thread)
+            return
+        chunks = [job.chunk for job in batch]
+        outcomes = await trio.to_thread.run_sync(self._writer.store, chunks, limiter=self._thread)
+        for job in batch:
+            job.outcome = outcomes[job.chunk.replica]
+
+    def _settle(self, jobs: Iterable[_Job]) -> None:
+        """End jobs with the outcome they have; without one they are refused."""
+        for job in jobs:
+            if job.outcome is None:
+                job.outcome = Unavailable("the chunk store is closing")
+            if isinstance(job, _Store):
+                self._settle_store(job)
+            elif isinstance(job.outcome, Deleted):
+                self._quota.give_back(job.outcome.freed.size_bytes)
+                self.count -= job.outcome.freed.count
+            job.done.set()
+
+    def _settle_store(self, job: _Store) -> None:
+        self._window.release(len(job.chunk.data))
+        if job.outcome is Stored.NEW:
+            job.reservation.commit()
+            self.count += 1
+        else:
+            job.reservation.release()

@@ -1,0 +1,120 @@
+"""The chunk store on a file system: quota, then group commit, then the disk; reads in threads of their own."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from fsn.core.errors import Corrupt, DiskFull, NotFound
+from fsn.core.ids import ReplicaId
+from fsn.node.chunkstore.base import ChunkStore, StoredChunk, Totals, check_chunk, cut
+from fsn.node.chunkstore.batch import BatchWriter, NewChunk
+from fsn.node.chunkstore.committing import GroupCommit
+from fsn.node.chunkstore.files import Files, read_errors
+from fsn.node.chunkstore.index import INDEX_NAME, Index
+from fsn.node.chunkstore.layout import Layout
+from fsn.node.chunkstore.quota import DEFAULT_RESERVE_BYTES, Quota
+from fsn.node.chunkstore.recovery import RecoveryReport, recover
+from fsn.runtime.clock import Clock, system_clock
+
+__all__ = ["DiskStore", "open_disk_store"]
+
+
+class DiskStore(ChunkStore):
+    """Chunks as files, one SQLite row each. Made by `open_disk_store`."""
+
+    def __init__(
+        self, layout: Layout, files: Files, index: Index, quota: Quota, commit: GroupCommit, recovery: RecoveryReport
+    ) -> None:
+        self._layout = layout
+        self._files = files
+        self._index = index
+        self._quota = quota
+        self._commit = commit
+        self.recovery = recovery
+
+    async def store(self, replica: ReplicaId, root: bytes, data: bytes | memoryview) -> None:
+        """See `ChunkStore.store`. Durable: file, name and row are synced."""
+        check_chunk(root, data)
+        try:
+            reservation = self._quota.reserve(len(data))
+        except DiskFull:
+            if await self._is_stored(replica, root):
+                return
+            raise
+        # A copy where the buffer is not ours: a caller that is cancelled may reuse it while the batch is still being written.
+        whole = data if isinstance(data, bytes) else bytes(data)
+        await self._commit.store(NewChunk(replica, root, whole), reservation)
+
+    async def retrieve(self, replica: ReplicaId, offset: int = 0, length: int = 0) -> tuple[bytes, int]:
+        """See `ChunkStore.retrieve`."""
+        return await trio.to_thread.run_sync(self._retrieve, replica, offset, length)
+
+    async def delete(self, replicas: Iterable[ReplicaId]) -> Mapping[ReplicaId, str]:
+        """See `ChunkStore.delete`."""
+        distinct = list(dict.fromkeys(replicas))
+        return await self._commit.delete(distinct) if distinct else {}
+
+    async def list(self, after: ReplicaId | None = None, limit: int = 100) -> Sequence[StoredChunk]:
+        """See `ChunkStore.list`."""
+        return await trio.to_thread.run_sync(self._index.page, after, limit)
+
+    def totals(self) -> Totals:
+        """See `ChunkStore.totals`."""
+        return Totals(self._commit.count, self._quota.used_bytes)
+
+    def free_bytes(self) -> int:
+        """See `ChunkStore.free_bytes`; one `statvfs`."""
+        return self._quota.free_bytes()
+
+    async def _is_stored(self, replica: ReplicaId, root: bytes) -> bool:
+        row = await trio.to_thread.run_sync(self._index.find, replica)
+        if row is None or row.root != root:
+            return False
+        return await trio.to_thread.run_sync(self._files.size, self._layout.final(replica)) == row.size_bytes
+
+    def _retrieve(self, replica: ReplicaId, offset: int, length: int) -> tuple[bytes, int]:
+        row = self._index.find(replica)
+        if row is None:
+            raise NotFound(f"replica {replica.hex} is not stored here")
+        offset, length = cut(row.size_bytes, offset, length)
+        path = self._layout.final(replica)
+        with read_errors(path):
+            data = self._files.read(path, offset, length)
+        if len(data) != length:
+            raise Corrupt(
+                f"replica {replica.hex} must have {row.size_bytes} bytes; the file ends {length - len(data)} before that"
+            )
+        return data, row.size_bytes
+
+
+@asynccontextmanager
+async def open_disk_store(
+    data_dir: Path,
+    *,
+    capacity_bytes: int,
+    files: Files | None = None,
+    clock: Clock = system_clock,
+    reserve_bytes: int = DEFAULT_RESERVE_BYTES,
+) -> AsyncIterator[DiskStore]:
+    """The store in the folder `data_dir` (which exists), recovered and ready; one at a time. On leaving, what was asked for is finished.
+
+    Raises `StorageError` (also `DiskFull`, `Corrupt`) when index or disk cannot be brought to agree.
+    """
+    files = files or Files()
+    layout = Layout(data_dir)
+    index = await trio.to_thread.run_sync(Index, data_dir / INDEX_NAME)
+    try:
+        recovery = await trio.to_thread.run_sync(recover, layout, files, index, clock)
+        totals = await trio.to_thread.run_sync(index.totals)
+        quota = Quota(capacity_bytes, totals.size_bytes, lambda: files.free_bytes(data_dir), reserve_bytes)
+        commit = GroupCommit(BatchWriter(layout, files, index, clock), quota, totals.count)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(commit.run)
+            try:
+                yield DiskStore(layout, files, index, quota, commit, recovery)
+            finally:
+                commit.stop()
+    finally:
+        index.close()

@@ -1,0 +1,123 @@
+"""The index of a store: one SQLite row per chunk, written by one thread at a time, read over a connection of its own."""
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+from fsn.core.errors import NotFound
+from fsn.core.ids import ReplicaId
+from fsn.node.chunkstore.base import StoredChunk, Totals
+from fsn.node.chunkstore.schema import connect, connect_read_only, index_errors, migrate, transaction
+
+__all__ = ["INDEX_NAME", "Index", "IndexReader"]
+
+INDEX_NAME: Final = "index.sqlite3"
+"""The index's file in a node's data folder."""
+
+_COLUMNS: Final = "replica_id, root, size_bytes, stored_at"
+_SELECT: Final = f"SELECT {_COLUMNS} FROM chunks"  # noqa: S608 - a constant
+_INSERT: Final = f"INSERT OR REPLACE INTO chunks ({_COLUMNS}) VALUES (?, ?, ?, ?)"  # noqa: S608 - a constant
+_SCAN_PAGE: Final = 10_000
+
+
+class IndexReader:
+    """Reads rows by replica id, from any thread. Methods raise what `index_errors` translates to."""
+
+    def __init__(self, path: Path) -> None:
+        """Open an index that is there, without changing it; it may be in use. Raises `NotFound` when there is none."""
+        if not path.is_file():
+            raise NotFound(f"there is no chunk index at {path}")
+        with index_errors():
+            self._reader = connect_read_only(path)
+        # sqlite3 lets threads share a connection, but not run statements on it at once.
+        self._reading = threading.Lock()
+
+    def close(self) -> None:
+        """Harmless when closed."""
+        self._reader.close()
+
+    def find(self, replica: ReplicaId) -> StoredChunk | None:
+        """One row, or None."""
+        rows = self._read(f"{_SELECT} WHERE replica_id = ?", replica.bytes)
+        return _chunk(rows[0]) if rows else None
+
+    def page(self, after: ReplicaId | None, limit: int) -> list[StoredChunk]:
+        """Up to `limit` rows with ids above `after`, in order."""
+        start = after.bytes if after is not None else b""
+        return [
+            _chunk(row)
+            for row in self._read(f"{_SELECT} WHERE replica_id > ? ORDER BY replica_id LIMIT ?", start, limit)
+        ]
+
+    def scan(self) -> Iterator[StoredChunk]:
+        """Every row in order of id, a page at a time."""
+        after: ReplicaId | None = None
+        while found := self.page(after, _SCAN_PAGE):
+            yield from found
+            after = found[-1].replica
+
+    def totals(self) -> Totals:
+        """Count and bytes of all rows; reads the whole table."""
+        return Totals(*self._read("SELECT count(*), coalesce(sum(size_bytes), 0) FROM chunks")[0])
+
+    def setting(self, key: str) -> str | None:
+        """A value of the `config` table, or None."""
+        rows = self._read("SELECT value FROM config WHERE key = ?", key)
+        return rows[0][0] if rows else None
+
+    def _read(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        with index_errors(), self._reading:
+            return self._reader.execute(query, values).fetchall()
+
+
+class Index(IndexReader):
+    """Reads and writes. Each write is one transaction, on the disk when the method returns, or without effect when it raises."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the index and bring its schema up to date. Raises `Corrupt` for what is no index, or a newer one."""
+        with index_errors():
+            self._writer = connect(path)
+            try:
+                migrate(self._writer)
+                super().__init__(path)
+            except BaseException:
+                self._writer.close()
+                raise
+
+    def close(self) -> None:
+        """Close both connections; harmless when closed."""
+        super().close()
+        self._writer.close()
+
+    def add(self, chunks: Iterable[StoredChunk]) -> None:
+        """Insert rows; one with the same id is replaced."""
+        rows = [(chunk.replica.bytes, chunk.root, chunk.size_bytes, chunk.stored_at) for chunk in chunks]
+        with index_errors(), transaction(self._writer):
+            self._writer.executemany(_INSERT, rows)
+
+    def remove(self, replicas: Iterable[ReplicaId]) -> Totals:
+        """Delete rows; returns what they held together. Absent ids are passed over."""
+        query = "DELETE FROM chunks WHERE replica_id = ? RETURNING size_bytes"
+        with index_errors(), transaction(self._writer):
+            sizes = [row[0] for replica in replicas for row in self._writer.execute(query, (replica.bytes,)).fetchall()]
+        return Totals(len(sizes), sum(sizes))
+
+    def find_many(self, replicas: Sequence[ReplicaId]) -> Mapping[ReplicaId, StoredChunk]:
+        """The rows there are for these ids; for the writing thread."""
+        marks = ",".join("?" * len(replicas))
+        with index_errors():
+            rows = self._writer.execute(
+                f"{_SELECT} WHERE replica_id IN ({marks})", [replica.bytes for replica in replicas]
+            ).fetchall()
+        return {chunk.replica: chunk for chunk in map(_chunk, rows)}
+
+    def set_setting(self, key: str, value: str) -> None:
+        """Write a value of the `config` table."""
+        with index_errors(), transaction(self._writer):
+            self._writer.execute("INSERT OR REPLACE INTO config (key, value) VALUES (?, ?)", (key, value))
+
+
+def _chunk(row: Sequence[Any]) -> StoredChunk:
+    return StoredChunk(ReplicaId(UUID(bytes=row[0])), row[1], row[2], row[3])

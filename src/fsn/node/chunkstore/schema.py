@@ -1,0 +1,94 @@
+"""The schema of the chunk index: SQLite connections and numbered migrations under `PRAGMA user_version`."""
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from fsn.core.errors import Corrupt, DiskFull, StorageError, Unavailable
+
+__all__ = ["MIGRATIONS", "connect", "connect_read_only", "index_errors", "migrate", "transaction"]
+
+MIGRATIONS: Final = (
+    """
+    CREATE TABLE config (
+        key   TEXT PRIMARY KEY,
+        value TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE chunks (
+        replica_id BLOB PRIMARY KEY CHECK (length(replica_id) = 16),
+        root       BLOB NOT NULL CHECK (length(root) = 32),
+        size_bytes INTEGER NOT NULL CHECK (size_bytes > 0),
+        stored_at  INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    """,
+)
+"""Numbered from 1, applied in order, each in a transaction of its own; `PRAGMA user_version` is the number of the last one."""
+
+_BUSY_SECONDS: Final = 5.0
+"""How long a statement waits for a lock that another process holds (`fsn node chunks list` on a node that does not run)."""
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open or create a database in WAL mode where a commit is on the disk when it returns; transactions are the caller's."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_SECONDS)
+    for setting in ("journal_mode = WAL", "synchronous = FULL"):
+        connection.execute(f"PRAGMA {setting}")
+    return connection
+
+
+def connect_read_only(path: Path) -> sqlite3.Connection:
+    """Open a database that is there, never changing it."""
+    address = f"{path.absolute().as_uri()}?mode=ro"
+    return sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False, timeout=_BUSY_SECONDS)
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the schema up to date; harmless when it is. Raises `Corrupt` for a schema of a newer version."""
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(MIGRATIONS):
+        raise Corrupt(
+            f"the chunk index has schema {version}, made by a newer fsn; this one knows up to {len(MIGRATIONS)}"
+        )
+    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+        with transaction(connection):
+            for statement in script.split(";"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {number}")
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All statements of the block, or none."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # After a full disk or an I/O error SQLite has rolled back by itself, and a ROLLBACK would be an error of its own.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextlib.contextmanager
+def index_errors() -> Iterator[None]:
+    """Translate `sqlite3.Error` once: `DiskFull`, `Unavailable` (locked by another process), `Corrupt`, else `StorageError`."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _kind(error)(f"the chunk index failed: {error}") from error
+
+
+def _kind(error: sqlite3.Error) -> type[StorageError]:
+    # The primary result code is the low byte of the extended one (sqlite.org/rescode.html).
+    code: int = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    by_code: dict[int, type[StorageError]] = {
+        sqlite3.SQLITE_FULL: DiskFull,
+        sqlite3.SQLITE_BUSY: Unavailable,
+        sqlite3.SQLITE_CORRUPT: Corrupt,
+        sqlite3.SQLITE_NOTADB: Corrupt,
+    }
+    return by_code.get(code, StorageError)

@@ -1,0 +1,221 @@
+"""Messages to frames and back: the one importer of protobuf. What leaves here is well formed; so is what comes in."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, cast
+from uuid import UUID
+
+import attrs
+from google.protobuf.message import DecodeError
+from google.protobuf.message import Message as ProtobufMessage
+
+from fsn.core.errors import ProtocolViolation
+from fsn.core.ids import PeerId, ReplicaId
+from fsn.p2p.wire import storage_pb2 as pb
+from fsn.p2p.wire.framing import encode_frame_header, encode_varint
+from fsn.p2p.wire.limits import MAX_COORDINATORS, MAX_DELETIONS, MAX_ERROR_BYTES, MAX_REFUSAL_BYTES, breaches, cut_text
+from fsn.p2p.wire.messages import (
+    ChunkRetrieved,
+    ChunksDeleted,
+    ChunkStored,
+    Contact,
+    DeleteChunks,
+    Heartbeat,
+    HeartbeatAnswer,
+    Message,
+    Refusal,
+    RefusalCode,
+    RetrieveChunk,
+    StoreChunk,
+)
+
+__all__ = ["Envelope", "decode", "encode"]
+
+_REPLICA: Final = re.compile("[0-9a-f]{32}")
+_HASH: Final = re.compile("[0-9a-f]{64}")
+_MAX_FILE_ID_CHARACTERS: Final = 64
+_KNOWN_REFUSALS: Final[Mapping[str, RefusalCode]] = {code.value: code for code in RefusalCode}
+_LENGTH_DELIMITED: Final = 2  # protobuf's wire type
+_Small = ChunkStored | RetrieveChunk | DeleteChunks | ChunksDeleted | Heartbeat | HeartbeatAnswer | Refusal
+
+
+@attrs.frozen
+class Envelope:
+    """A message with what ties it to its answer.
+
+    `request_id` (0..2**64-1) is unique among the asker's open requests on a stream; `deadline_ms` (0..2**32-1) is how
+    many milliseconds the asker will wait from now on; 0 = not said, or an answer.
+    """
+
+    request_id: int
+    deadline_ms: int
+    message: Message
+
+
+def encode(request_id: int, message: Message, deadline_ms: int = 0) -> bytes:
+    """The whole frame, its length first, ready for a stream.
+
+    The bytes are those that protobuf would write. A refusal's message and a deletion's reason are cut to what the wire
+    allows. Raises ValueError for a message that `decode` would refuse: that is the sender's mistake.
+    """
+    message = _shortened(message)
+    for breach in breaches(message):
+        raise ValueError(f"{type(message).__name__} cannot be sent: {breach}")
+    number, content = _body(message)
+    head = pb.Envelope(request_id=request_id, deadline_ms=deadline_ms).SerializeToString()
+    # Put together by hand around the sealed bytes, which are copied once, here: 13 us for 256 KiB, where protobuf's own
+    # objects took 56 us (protobuf 6.33, upb).
+    payload = [head, *_field(number, content)]
+    return b"".join([encode_frame_header(sum(map(len, payload))), *payload])
+
+
+def decode(frame: bytes | bytearray | memoryview) -> Envelope:
+    """The message in a frame (without its length), checked against every rule of `storage.proto` and `limits.py`.
+
+    The message holds no view of `frame`. Fields that we do not know are ignored. Raises `ProtocolViolation` for
+    anything malformed, also for a kind of message that this version does not speak; never anything else.
+    """
+    envelope = pb.Envelope()
+    try:
+        envelope.ParseFromString(cast(bytes, frame))  # any buffer, in fact; the stubs know bytes only
+    except DecodeError:
+        raise ProtocolViolation(f"a frame of {len(frame)} bytes is no Envelope") from None
+    kind = envelope.WhichOneof("body")
+    if kind is None or kind not in _READERS:
+        raise ProtocolViolation(f"an Envelope with a known body was wanted; got {kind or 'none'}")
+    message = _READERS[kind](getattr(envelope, kind))
+    for breach in breaches(message):
+        raise ProtocolViolation(f"{kind}: {breach}")
+    return Envelope(envelope.request_id, envelope.deadline_ms, message)
+
+
+def _shortened(message: Message) -> Message:
+    match message:
+        case Refusal(message=text):
+            return attrs.evolve(message, message=cut_text(text, MAX_REFUSAL_BYTES))
+        case ChunksDeleted(failed=failed):
+            return ChunksDeleted({replica: cut_text(error, MAX_ERROR_BYTES) for replica, error in failed.items()})
+    return message
+
+
+def _field(number: int, content: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
+    return [encode_varint(number << 3 | _LENGTH_DELIMITED), encode_varint(sum(map(len, content))), *content]
+
+
+def _body(message: Message) -> tuple[int, list[bytes | memoryview]]:
+    """The number of the Envelope's field and its content in pieces; sealed bytes are the last piece, uncopied."""
+    match message:
+        case StoreChunk(replica, root, data):
+            stored = pb.StoreChunkRequest(chunk_id=replica.hex, hash=root.hex(), size_bytes=len(data))
+            tail = _field(pb.StoreChunkRequest.DATA_FIELD_NUMBER, [data])
+            return pb.Envelope.STORE_CHUNK_REQUEST_FIELD_NUMBER, [stored.SerializeToString(), *tail]
+        case ChunkRetrieved(data, total_bytes):
+            retrieved = pb.RetrieveChunkResponse(total_bytes=total_bytes)
+            tail = _field(pb.RetrieveChunkResponse.DATA_FIELD_NUMBER, [data]) if data else []
+            return pb.Envelope.RETRIEVE_CHUNK_RESPONSE_FIELD_NUMBER, [retrieved.SerializeToString(), *tail]
+        case _:
+            number, body = _small_body(message)
+            return number, [body.SerializeToString()]
+
+
+def _small_body(message: _Small) -> tuple[int, ProtobufMessage]:
+    match message:
+        case ChunkStored(replica):
+            return pb.Envelope.STORE_CHUNK_RESPONSE_FIELD_NUMBER, pb.StoreChunkResponse(chunk_id=replica.hex)
+        case RetrieveChunk(replica, offset, length):
+            wanted = pb.RetrieveChunkRequest(chunk_id=replica.hex, offset=offset, length=length)
+            return pb.Envelope.RETRIEVE_CHUNK_REQUEST_FIELD_NUMBER, wanted
+        case DeleteChunks(replicas):
+            unwanted = pb.DeleteChunkRequest(chunk_ids=[replica.hex for replica in replicas])
+            return pb.Envelope.DELETE_CHUNK_REQUEST_FIELD_NUMBER, unwanted
+        case ChunksDeleted(failed):
+            results = [pb.DeleteChunkResult(chunk_id=replica.hex, error=error) for replica, error in failed.items()]
+            return pb.Envelope.DELETE_CHUNK_RESPONSE_FIELD_NUMBER, pb.DeleteChunkResponse(results=results)
+        case Heartbeat():
+            return pb.Envelope.HEARTBEAT_REQUEST_FIELD_NUMBER, pb.HeartbeatRequest(**attrs.asdict(message))
+        case HeartbeatAnswer(earned, contacts):
+            known = [pb.Coordinator(peer_id=contact.peer, addresses=contact.addresses) for contact in contacts]
+            answer = pb.HeartbeatResponse(earned_micro_credits=earned, coordinators=known)
+            return pb.Envelope.HEARTBEAT_RESPONSE_FIELD_NUMBER, answer
+        case Refusal(code, text, retry_after_ms):
+            return pb.Envelope.REFUSAL_FIELD_NUMBER, pb.Refusal(code=code, message=text, retry_after_ms=retry_after_ms)
+
+
+def _read_store_chunk(body: pb.StoreChunkRequest) -> StoreChunk:
+    data = body.data  # each access copies
+    if body.size_bytes != len(data):
+        raise ProtocolViolation(f"store_chunk_request: size_bytes is {body.size_bytes}, the data's is {len(data)}")
+    if body.chunk_index < 0 or len(body.file_id) > _MAX_FILE_ID_CHARACTERS:
+        raise ProtocolViolation("store_chunk_request: chunk_index is negative or file_id over 64 characters long")
+    if not _HASH.fullmatch(body.hash):
+        raise ProtocolViolation(f"store_chunk_request: hash is 64 lowercase hex digits; got {body.hash[:80]!r}")
+    return StoreChunk(_replica(body.chunk_id), bytes.fromhex(body.hash), data)
+
+
+def _read_chunk_stored(body: pb.StoreChunkResponse) -> ChunkStored:
+    return ChunkStored(_replica(body.chunk_id))
+
+
+def _read_retrieve_chunk(body: pb.RetrieveChunkRequest) -> RetrieveChunk:
+    return RetrieveChunk(_replica(body.chunk_id), body.offset, body.length)
+
+
+def _read_chunk_retrieved(body: pb.RetrieveChunkResponse) -> ChunkRetrieved:
+    return ChunkRetrieved(body.data, body.total_bytes)
+
+
+# One element more than allowed is enough for `breaches` to refuse the message: half a million empty elements fit in a
+# frame, and none of them is worth an object.
+
+
+def _read_delete_chunks(body: pb.DeleteChunkRequest) -> DeleteChunks:
+    return DeleteChunks(tuple(_replica(text) for text in body.chunk_ids[: MAX_DELETIONS + 1]))
+
+
+def _read_chunks_deleted(body: pb.DeleteChunkResponse) -> ChunksDeleted:
+    results = [(_replica(result.chunk_id), result.error) for result in body.results[: MAX_DELETIONS + 1]]
+    if len({replica for replica, _ in results}) != len(results):
+        raise ProtocolViolation("delete_chunk_response: one result for each id is wanted; got two for one")
+    if len(results) > MAX_DELETIONS:
+        raise ProtocolViolation(f"delete_chunk_response: at most {MAX_DELETIONS} results are wanted; got more")
+    return ChunksDeleted({replica: error for replica, error in results if error})
+
+
+def _read_heartbeat(body: pb.HeartbeatRequest) -> Heartbeat:
+    return Heartbeat(
+        chunk_count=body.chunk_count,
+        used_bytes=body.used_bytes,
+        free_bytes=body.free_bytes,
+        version=body.version,
+        draining=body.draining,
+        addresses=tuple(body.addresses),
+    )
+
+
+def _read_heartbeat_answer(body: pb.HeartbeatResponse) -> HeartbeatAnswer:
+    known = body.coordinators[: MAX_COORDINATORS + 1]
+    contacts = tuple(Contact(PeerId(each.peer_id), tuple(each.addresses)) for each in known)
+    return HeartbeatAnswer(body.earned_micro_credits, contacts)
+
+
+def _read_refusal(body: pb.Refusal) -> Refusal:
+    return Refusal(_KNOWN_REFUSALS.get(body.code, body.code), body.message, body.retry_after_ms)
+
+
+def _replica(text: str) -> ReplicaId:
+    if not _REPLICA.fullmatch(text):
+        raise ProtocolViolation(f"a chunk id is 32 lowercase hex digits; got {text[:40]!r}")
+    return ReplicaId(UUID(hex=text))
+
+
+_READERS: Final[Mapping[str, Callable[[Any], Message]]] = {
+    "refusal": _read_refusal,
+    "store_chunk_request": _read_store_chunk,
+    "store_chunk_response": _read_chunk_stored,
+    "retrieve_chunk_request": _read_retrieve_chunk,
+    "retrieve_chunk_response": _read_chunk_retrieved,
+    "delete_chunk_request": _read_delete_chunks,
+    "delete_chunk_response": _read_chunks_deleted,
+    "heartbeat_request": _read_heartbeat,
+    "heartbeat_response": _read_heartbeat_answer,
+}

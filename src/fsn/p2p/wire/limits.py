@@ -1,0 +1,124 @@
+"""What a well-formed message may hold: one set of limits, for what we send and for what we receive."""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from fsn.core.merkle import ROOT_BYTES
+from fsn.core.sealing import MAX_SEALED_BYTES
+from fsn.p2p.wire.messages import (
+    ChunkRetrieved,
+    ChunksDeleted,
+    ChunkStored,
+    Contact,
+    DeleteChunks,
+    Heartbeat,
+    HeartbeatAnswer,
+    Message,
+    Refusal,
+    RetrieveChunk,
+    StoreChunk,
+)
+
+__all__ = [
+    "MAX_ADDRESSES",
+    "MAX_ADDRESS_BYTES",
+    "MAX_COORDINATORS",
+    "MAX_DELETIONS",
+    "MAX_ERROR_BYTES",
+    "MAX_REFUSAL_BYTES",
+    "MAX_VERSION_BYTES",
+    "breaches",
+    "cut_text",
+]
+
+MAX_DELETIONS: Final = 10_000
+"""Ids in one DeleteChunks: 340 KB of request; an answer in which each failed for a full reason just fits a frame."""
+
+MAX_ERROR_BYTES: Final = 60
+"""Of one id's reason in ChunksDeleted."""
+
+MAX_REFUSAL_BYTES: Final = 1024
+"""Of a refusal's message."""
+
+MAX_ADDRESSES: Final = 32
+MAX_ADDRESS_BYTES: Final = 256
+MAX_COORDINATORS: Final = 64
+MAX_PEER_ID_BYTES: Final = 128
+MAX_VERSION_BYTES: Final = 64
+
+_INT32_MAX: Final = 2**31 - 1
+_UINT32_MAX: Final = 2**32 - 1
+_INT64_MAX: Final = 2**63 - 1
+_REFUSAL_CODE: Final = re.compile(r"[A-Z_]{1,32}")
+
+
+def cut_text(text: str, max_bytes: int) -> str:
+    """`text` in at most `max_bytes` of UTF-8, cut between characters; what UTF-8 cannot say becomes a question mark."""
+    return text.encode(errors="replace")[:max_bytes].decode(errors="ignore")
+
+
+def breaches(message: Message) -> Iterator[str]:
+    """What is wrong with `message`, each as "wanted; got"; nothing for a well-formed one."""
+    match message:
+        case StoreChunk(root=root, data=data):
+            yield from _outside("root bytes", len(root), ROOT_BYTES, ROOT_BYTES)
+            yield from _outside("data bytes", len(data), 1, MAX_SEALED_BYTES)
+        case RetrieveChunk(offset=offset, length=length):
+            yield from _outside("offset", offset, 0, _INT32_MAX)
+            yield from _outside("length", length, 0, _INT32_MAX)
+        case ChunkRetrieved(data=data, total_bytes=total_bytes):
+            yield from _outside("total_bytes", total_bytes, 1, MAX_SEALED_BYTES)
+            yield from _outside("data bytes", len(data), 0, total_bytes)
+        case DeleteChunks(replicas=replicas):
+            yield from _outside("chunk ids", len(replicas), 0, MAX_DELETIONS)
+        case ChunksDeleted(failed=failed):
+            yield from _outside("results", len(failed), 0, MAX_DELETIONS)
+            yield from _longer("error", failed.values(), MAX_ERROR_BYTES)
+        case Heartbeat():
+            yield from _heartbeat(message)
+        case HeartbeatAnswer(earned_micro_credits=earned, coordinators=coordinators):
+            yield from _outside("earned_micro_credits", earned, -_INT64_MAX - 1, _INT64_MAX)
+            yield from _outside("coordinators", len(coordinators), 0, MAX_COORDINATORS)
+            for contact in coordinators:
+                yield from _contact(contact)
+        case Refusal():
+            yield from _refusal(message)
+        case ChunkStored():
+            pass
+
+
+def _heartbeat(message: Heartbeat) -> Iterator[str]:
+    yield from _outside("chunk_count", message.chunk_count, 0, _INT64_MAX)
+    yield from _outside("used_bytes", message.used_bytes, 0, _INT64_MAX)
+    yield from _outside("free_bytes", message.free_bytes, 0, _INT64_MAX)
+    yield from _longer("version", [message.version], MAX_VERSION_BYTES)
+    yield from _addresses(message.addresses)
+
+
+def _contact(contact: Contact) -> Iterator[str]:
+    yield from _outside("peer id characters", len(contact.peer), 1, MAX_PEER_ID_BYTES)
+    yield from _addresses(contact.addresses)
+
+
+def _refusal(message: Refusal) -> Iterator[str]:
+    if not _REFUSAL_CODE.fullmatch(message.code):
+        yield f"a refusal's code is 1..32 of A-Z and _; got {message.code[:40]!r}"
+    yield from _longer("message", [message.message], MAX_REFUSAL_BYTES)
+    yield from _outside("retry_after_ms", message.retry_after_ms, 0, _UINT32_MAX)
+
+
+def _addresses(addresses: tuple[str, ...]) -> Iterator[str]:
+    yield from _outside("addresses", len(addresses), 0, MAX_ADDRESSES)
+    yield from _longer("address", addresses, MAX_ADDRESS_BYTES)
+
+
+def _outside(what: str, number: int, least: int, most: int) -> Iterator[str]:
+    if not least <= number <= most:
+        yield f"{what}: {least}..{most} wanted; got {number}"
+
+
+def _longer(what: str, texts: Iterable[str], max_bytes: int) -> Iterator[str]:
+    for text in texts:
+        if len(text) > max_bytes or len(text.encode()) > max_bytes:
+            yield f"{what}: at most {max_bytes} bytes of UTF-8 wanted; got {text[:40]!r}..."

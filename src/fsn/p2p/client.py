@@ -95,13 +95,13 @@ class _Channel:
         self._transport = transport
         self._numbers = itertools.count(1)
         self._waiting: dict[int, _Waiter] = {}
-        self._outgoing: deque[tuple[int, list[bytes | memoryview]]] = deque()
+        self._outgoing: deque[tuple[int, bytes]] = deque()
         self._has_outgoing = trio.Event()
 
     async def ask(self, message: Request, within_seconds: float) -> Response:
         number, waiter = next(self._numbers), _Waiter()
         frame = encode(number, message, deadline_ms=int(within_seconds * 1000))
-        size_bytes = sum(map(len, frame))
+        size_bytes = len(frame)
         await self.window.acquire(size_bytes)
         try:
             if self.failure is not None:
@@ -149,8 +149,7 @@ class _Channel:
             while self._outgoing:
                 number, frame = self._outgoing.popleft()
                 if number in self._waiting:  # else the asker has gone: spare the peer the work
-                    for part in frame:
-                        await stream.send_all(part)
+                    await stream.send_all(frame)
             self._has_outgoing = trio.Event()
             await self._has_outgoing.wait()
 

@@ -142,5 +142,4 @@ class _Service:
         frame = encode(request_id, answer)
         with trio.fail_after(SENDING_SECONDS):
             async with self._sending:
-                for part in frame:
-                    await self.stream.send_all(part)
+                await self.stream.send_all(frame)

@@ -64,10 +64,11 @@ async def insert_replicas(
 
 
 async def queue_deletions(db: TrioConnection, replicas: Sequence[PlacedReplica], at: datetime) -> None:
-    """Remember sealed bytes that lie on nodes and that nobody needs."""
+    """Remember sealed bytes that lie on nodes and that nobody needs; those that are replicas of a chunk are left out."""
     await db.execute(
         """insert into replica_deletions (replica_id, node_id, queued_at, next_try_at)
-           select r.*, %s, %s from unnest(%s::uuid[], %s::uuid[]) as r on conflict do nothing""",
+           select r.id, r.node, %s, %s from unnest(%s::uuid[], %s::uuid[]) as r (id, node)
+           where not exists (select 1 from replicas where replicas.id = r.id) on conflict do nothing""",
         [at, at, [r.id for r in replicas], [r.node for r in replicas]],
     )
 

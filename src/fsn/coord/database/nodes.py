@@ -137,8 +137,9 @@ async def record_sightings(db: Pool, sightings: Sequence[Sighting]) -> None:
 
 
 async def due_deletions(db: Pool, nodes: Sequence[NodeId], now: datetime, limit: int) -> Sequence[DueDeletion]:
-    """Up to `limit` replicas that the nodes given should forget now."""
-    sql = """select replica_id, node_id from replica_deletions where node_id = any (%s::uuid[]) and next_try_at <= %s
+    """Up to `limit` replicas that the nodes given should forget now; never one that is part of a chunk."""
+    sql = """select replica_id, node_id from replica_deletions d where node_id = any (%s::uuid[]) and next_try_at <= %s
+                 and not exists (select 1 from replicas r where r.id = d.replica_id)
              order by node_id, next_try_at limit %s"""
     rows = await db.fetch_all(sql, [list(nodes), now, limit])
     return [DueDeletion(ReplicaId(replica), NodeId(node)) for replica, node in rows]

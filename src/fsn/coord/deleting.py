@@ -1,0 +1,89 @@
+"""Workers that tidy up: replicas that nodes should forget, uploads whose time is over."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import timedelta
+
+import attrs
+import structlog
+
+from fsn.coord.database.nodes import DueDeletion, deletions_done, due_deletions, postpone_deletions
+from fsn.coord.database.pool import Pool
+from fsn.coord.membership import Membership
+from fsn.coord.upload import Uploads
+from fsn.core.errors import PeerError, ProtocolViolation
+from fsn.core.ids import NodeId, ReplicaId
+from fsn.p2p.client import Requester
+from fsn.p2p.wire.messages import ChunksDeleted, DeleteChunks
+from fsn.runtime.clock import Clock
+from fsn.runtime.supervise import Bell, Rest
+
+__all__ = ["Deleting", "Expiring"]
+
+log = structlog.get_logger()
+
+BATCH_REPLICAS = 1000
+DELETING_SECONDS = 30.0
+RETRY_AFTER = timedelta(minutes=5)
+
+
+@attrs.frozen
+class Deleting:
+    """Tells connected nodes which replicas to forget; those of absent nodes wait until they are back."""
+
+    db: Pool
+    membership: Membership
+    requester: Requester
+    clock: Clock
+    bell: Bell
+    name: str = "deleting"
+
+    async def step(self) -> Rest | None:
+        """One batch, one node after the other."""
+        online = [member.node for member in self.membership.online()]
+        due = await due_deletions(self.db, online, self.clock(), BATCH_REPLICAS) if online else ()
+        for node, replicas in _by_node(due).items():
+            await self._delete(node, replicas)
+        return None if due else Rest(5, self.bell)
+
+    async def _delete(self, node: NodeId, replicas: Sequence[ReplicaId]) -> None:
+        try:
+            failed = await self._ask(node, replicas)
+        except PeerError as error:
+            log.warning("delete_failed", node=str(node), replicas=len(replicas), reason=error.message)
+            failed = set(replicas)
+        if failed:
+            await postpone_deletions(self.db, list(failed), self.clock() + RETRY_AFTER)
+        done = [replica for replica in replicas if replica not in failed]
+        await deletions_done(self.db, done)
+        log.info("replicas_deleted", node=str(node), deleted=len(done), failed=len(failed))
+
+    async def _ask(self, node: NodeId, replicas: Sequence[ReplicaId]) -> set[ReplicaId]:
+        member = self.membership.member(node)
+        if member is None:
+            return set(replicas)
+        answer = await self.requester.request(
+            member.peer, DeleteChunks(tuple(replicas)), within_seconds=DELETING_SECONDS
+        )
+        if not isinstance(answer, ChunksDeleted):
+            raise ProtocolViolation(f"{member.peer} answered a delete with {type(answer).__name__}")
+        return set(answer.failed)
+
+
+@attrs.frozen
+class Expiring:
+    """Drops uploads that were begun and never completed."""
+
+    uploads: Uploads
+    name: str = "expiring"
+
+    async def step(self) -> Rest | None:
+        """Drop a hundred."""
+        return None if await self.uploads.expire() else Rest(60)
+
+
+def _by_node(due: Sequence[DueDeletion]) -> dict[NodeId, list[ReplicaId]]:
+    found: dict[NodeId, list[ReplicaId]] = defaultdict(list)
+    for deletion in due:
+        found[deletion.node].append(deletion.replica)
+    return found

@@ -1,0 +1,234 @@
+"""Who is in the network right now: nodes as their heartbeats and connections show them, and where the next chunk may go."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from random import Random
+
+import attrs
+import structlog
+import trio
+
+from fsn.coord.catalog import NodeRecord
+from fsn.coord.config import MembershipConfig, PlacementConfig
+from fsn.coord.database.nodes import Sighting, node_by_peer, record_sightings
+from fsn.coord.database.pool import Pool
+from fsn.core.errors import TooFewNodes
+from fsn.core.ids import NodeId, PeerId
+from fsn.core.placement import Candidate, network_prefix, place, place_round_robin
+from fsn.p2p.client import Requester
+from fsn.p2p.transport.base import Transport
+from fsn.p2p.wire.messages import STORE_CHUNK, Heartbeat
+from fsn.runtime.clock import Clock
+from fsn.runtime.supervise import Rest
+
+__all__ = ["Member", "Membership", "SightingRecording"]
+
+log = structlog.get_logger()
+
+TAKES_CHUNKS = frozenset({"joining", "online", "offline"})
+"""States in which a connected node is given new chunks; the others are declared or judged, and stay until that changes."""
+FLUSH_SECONDS = 1.0
+
+
+@attrs.define(eq=False)
+class Member:
+    """A node that this coordinator has heard from; sizes in bytes, times by trio's clock."""
+
+    node: NodeId
+    peer: PeerId
+    record: NodeRecord
+    free_bytes: int = 0
+    heartbeat: Heartbeat | None = None
+    heard_at: float = 0.0
+    suspect_until: float = 0.0
+    reads: int = 0
+    address: str | None = None
+    is_dirty: bool = False
+    was_online: bool = False
+
+
+class Membership:
+    """The nodes in memory; the database learns of changes once a second."""
+
+    def __init__(
+        self,
+        db: Pool,
+        transport: Transport,
+        requester: Requester,
+        *,
+        clock: Clock,
+        chance: Random,
+        config: MembershipConfig,
+        placement: PlacementConfig,
+    ) -> None:
+        self._db = db
+        self._transport = transport
+        self._requester = requester
+        self._clock = clock
+        self._chance = chance
+        self._config = config
+        self._placement = placement
+        self._turn = 0
+        self._by_peer: dict[PeerId, Member] = {}
+        self._by_node: dict[NodeId, Member] = {}
+
+    async def heard(self, peer: PeerId, heartbeat: Heartbeat) -> Member | None:
+        """Take a heartbeat; None when no such node is registered."""
+        member = self._by_peer.get(peer) or await self._admit(peer)
+        if member is None:
+            return None
+        member.heartbeat, member.heard_at = heartbeat, trio.current_time()
+        member.free_bytes = heartbeat.free_bytes
+        member.address = self._transport.connected_address(peer)
+        member.is_dirty = True
+        if not member.was_online:
+            member.was_online = True
+            log.info("node_online", node=str(member.node), name=member.record.name, chunks=heartbeat.chunk_count)
+        return member
+
+    def is_online(self, member: Member) -> bool:
+        """Whether the node is connected here and was heard of lately."""
+        is_fresh = trio.current_time() - member.heard_at < self._config.silent_after_seconds
+        return is_fresh and self._transport.is_connected(member.peer)
+
+    def is_connected(self, member: Member) -> bool:
+        """Whether the node can be asked at all: a drained or silent one may still give chunks back."""
+        return self._transport.is_connected(member.peer)
+
+    @contextmanager
+    def reading(self, member: Member) -> Iterator[None]:
+        """Count a chunk that is being read from the node."""
+        member.reads += 1
+        try:
+            yield
+        finally:
+            member.reads -= 1
+
+    def online(self) -> list[Member]:
+        """All nodes that are there now."""
+        return [member for member in self._by_node.values() if self.is_online(member)]
+
+    def member(self, node: NodeId) -> Member | None:
+        """What is known here of a node."""
+        return self._by_node.get(node)
+
+    def suspect(self, node: NodeId) -> None:
+        """The node has just failed to store a chunk: give it none for a while, as long as there are others."""
+        if member := self._by_node.get(node):
+            member.suspect_until = trio.current_time() + self._config.suspect_seconds
+
+    def spend(self, node: NodeId, size_bytes: int) -> None:
+        """The node has just stored so much: count it until its next heartbeat does."""
+        if member := self._by_node.get(node):
+            member.free_bytes -= size_bytes
+
+    def require(self, copies: int) -> None:
+        """Raise TooFewNodes unless `copies` nodes could take a chunk now."""
+        if (found := len(self._candidates(frozenset()))) < copies:
+            raise TooFewNodes(wanted=copies, found=found)
+
+    def choose(
+        self, copies: int, size_bytes: int, *, without: frozenset[NodeId] = frozenset(), beside: tuple[NodeId, ...] = ()
+    ) -> list[NodeId]:
+        """Up to `copies` nodes for a chunk's sealed copies, none of `without`, apart from those of `beside` that have one already."""
+        usable = self._candidates(without | frozenset(beside))
+        trusted = [c for c in usable if self._by_node[c.node].suspect_until <= trio.current_time()]
+        taken = [self._candidate(self._by_node[node]) for node in beside if node in self._by_node]
+        chosen = self._place(trusted, copies, size_bytes, taken)
+        if len(chosen) < copies:
+            chosen = self._place(usable, copies, size_bytes, taken)
+        return chosen
+
+    def dirty_sightings(self) -> list[Sighting]:
+        """What the database does not know yet; it is taken as written."""
+        for member in self._by_node.values():
+            if member.was_online and not self.is_online(member):
+                member.was_online, member.is_dirty = False, True
+                log.info("node_offline", node=str(member.node), name=member.record.name)
+        dirty = [member for member in self._by_node.values() if member.is_dirty and member.heartbeat is not None]
+        for member in dirty:
+            member.is_dirty = False
+        return [self._sighting(member, member.heartbeat) for member in dirty if member.heartbeat is not None]
+
+    def forget_written(self, sightings: list[Sighting]) -> None:
+        """They could not be written after all: write them with the next."""
+        for sighting in sightings:
+            self._by_node[sighting.node].is_dirty = True
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """For health and metrics: nodes known here and nodes online."""
+        return {"known": len(self._by_node), "online": len(self.online())}
+
+    async def _admit(self, peer: PeerId) -> Member | None:
+        record = await node_by_peer(self._db, peer)
+        if record is None:
+            return None
+        member = self._by_peer.get(peer) or Member(record.id, peer, record)
+        self._by_peer[peer] = self._by_node[record.id] = member
+        return member
+
+    def _candidates(self, without: frozenset[NodeId]) -> list[Candidate]:
+        return [
+            self._candidate(member)
+            for member in self._by_node.values()
+            if member.node not in without
+            and member.record.status in TAKES_CHUNKS
+            and not (member.heartbeat and member.heartbeat.draining)
+            and self.is_online(member)
+        ]
+
+    def _candidate(self, member: Member) -> Candidate:
+        return Candidate(
+            node=member.node,
+            operator=str(member.record.operator_id or member.node),
+            prefix=network_prefix(member.address) if member.address else None,
+            region=member.record.region,
+            free_bytes=max(member.free_bytes, 0),
+            reputation=member.record.reputation,
+            in_flight=self._requester.in_flight_bytes(member.peer, STORE_CHUNK),
+        )
+
+    def _place(self, usable: list[Candidate], copies: int, size_bytes: int, taken: list[Candidate]) -> list[NodeId]:
+        if self._placement.strategy == "round_robin":
+            self._turn += 1
+            ordered = sorted(usable, key=lambda candidate: candidate.node.int)
+            return place_round_robin(ordered, copies=copies, size_bytes=size_bytes, start=self._turn, taken=taken)
+        return place(usable, copies=copies, size_bytes=size_bytes, chance=self._chance, taken=taken)
+
+    def _sighting(self, member: Member, heartbeat: Heartbeat) -> Sighting:
+        age_seconds = trio.current_time() - member.heard_at
+        return Sighting(
+            node=member.node,
+            status="online" if member.was_online else "offline",
+            used_bytes=heartbeat.used_bytes,
+            free_bytes=heartbeat.free_bytes,
+            chunk_count=heartbeat.chunk_count,
+            version=heartbeat.version,
+            addresses=heartbeat.addresses,
+            observed_address=member.address,
+            seen_at=self._clock() - timedelta(seconds=age_seconds),
+        )
+
+
+@attrs.frozen
+class SightingRecording:
+    """Writes what was seen of nodes to the database, once a second, many in one statement."""
+
+    membership: Membership
+    db: Pool
+    name: str = "sighting_recording"
+
+    async def step(self) -> Rest:
+        """Write what changed since the last step."""
+        sightings = self.membership.dirty_sightings()
+        is_written = not sightings
+        try:
+            if sightings:
+                await record_sightings(self.db, sightings)
+                is_written = True
+        finally:
+            if not is_written:
+                self.membership.forget_written(sightings)
+        return Rest(FLUSH_SECONDS)

@@ -1,0 +1,161 @@
+"""The coordinator without its doors: every service built and wired, workers running, in one block."""
+
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from random import Random, SystemRandom
+
+import attrs
+import trio
+
+from fsn.coord.accounts import Accounts
+from fsn.coord.config import (
+    AccountsConfig,
+    CreditsConfig,
+    DownloadConfig,
+    MembershipConfig,
+    PlacementConfig,
+    UploadConfig,
+)
+from fsn.coord.database.master_keys import check_master_keys
+from fsn.coord.database.pool import Pool
+from fsn.coord.deleting import Deleting, Expiring
+from fsn.coord.download import Downloads
+from fsn.coord.files import Files
+from fsn.coord.handlers import NodeHandlers
+from fsn.coord.keyring import Keyring
+from fsn.coord.membership import Membership, SightingRecording
+from fsn.coord.recording import Recorder
+from fsn.coord.registration import Registrar
+from fsn.coord.replication import Replicator
+from fsn.coord.secrets import MasterKeys, load_key, load_master_keys
+from fsn.coord.upload import Uploads
+from fsn.p2p.client import open_requester
+from fsn.p2p.server import serve_requests
+from fsn.p2p.transport.base import Transport
+from fsn.p2p.wire.messages import Contact, Heartbeat
+from fsn.runtime.clock import Clock, system_clock
+from fsn.runtime.stages import open_stage
+from fsn.runtime.supervise import Bell, Worker, supervise
+
+__all__ = ["Secrets", "Services", "ServicesConfig", "load_secrets", "open_services"]
+
+WORKERS_GRACE_SECONDS = 30.0
+
+
+@attrs.frozen
+class ServicesConfig:
+    """The settings of everything between the doors and the database."""
+
+    accounts: AccountsConfig = AccountsConfig()
+    credits: CreditsConfig = CreditsConfig()
+    membership: MembershipConfig = MembershipConfig()
+    placement: PlacementConfig = PlacementConfig()
+    upload: UploadConfig = UploadConfig()
+    download: DownloadConfig = DownloadConfig()
+
+
+@attrs.frozen
+class Secrets:
+    """What must be the same in all coordinators of one database."""
+
+    masters: MasterKeys
+    token_key: bytes = attrs.field(repr=False)
+
+
+@attrs.frozen
+class Services:
+    """What the doors call."""
+
+    db: Pool
+    transport: Transport
+    membership: Membership
+    accounts: Accounts
+    uploads: Uploads
+    downloads: Downloads
+    files: Files
+    registrar: Registrar
+    contacts: Callable[[], tuple[Contact, ...]]
+
+
+def load_secrets(folder: Path, environment: Mapping[str, str]) -> Secrets:
+    """From `FSN_MASTER_KEY` and `FSN_TOKEN_KEY` (64 hex digits each) if given, else from files in `folder`, made on first use."""
+    return Secrets(
+        load_master_keys(folder / "master.key", environment.get("FSN_MASTER_KEY")),
+        load_key("the token key", folder / "token.key", environment.get("FSN_TOKEN_KEY")),
+    )
+
+
+@asynccontextmanager
+async def open_services(
+    db: Pool,
+    transport: Transport,
+    keys: Secrets,
+    config: ServicesConfig,
+    *,
+    announced: Callable[[], tuple[str, ...]],
+    clock: Clock = system_clock,
+    random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+    chance: Random | None = None,
+) -> AsyncIterator[Services]:
+    """Run the coordinator's services over `db` and `transport` for the length of the block.
+
+    Raises ConfigError when the database needs a master key that `keys` does not have. A worker that keeps failing ends the block.
+    """
+    chance = chance or SystemRandom()
+    await check_master_keys(db, keys.masters.keys, keys.masters.current, clock())
+    async with open_requester(transport) as requester:
+        membership = Membership(
+            db, transport, requester, clock=clock, chance=chance, config=config.membership, placement=config.placement
+        )
+        recorder = Recorder(db, clock=clock, chance=chance)
+        keyring = Keyring(keys.masters, random_bytes)
+        replicator = Replicator(
+            membership, requester, recorder, random_bytes=random_bytes, upload=config.upload, placement=config.placement
+        )
+        deletions_due = Bell()
+        uploads = Uploads(
+            db, membership, replicator, recorder, keyring, clock=clock, random_bytes=random_bytes,
+            deletions_due=deletions_due, config=config.upload, credits=config.credits,
+        )  # fmt: skip
+
+        def contacts() -> tuple[Contact, ...]:
+            return (Contact(transport.peer, announced()),)
+
+        serve_requests(transport, {Heartbeat: NodeHandlers(membership, contacts).heartbeat}, may_ask=lambda _: True)
+        workers: list[Worker] = [
+            SightingRecording(membership, db),
+            Deleting(db, membership, requester, clock, deletions_due),
+            Expiring(uploads),
+        ]
+        services = Services(
+            db=db,
+            transport=transport,
+            membership=membership,
+            accounts=Accounts(
+                db, clock=clock, token_key=keys.token_key, random_bytes=random_bytes, config=config.accounts,
+                credits=config.credits,
+            ),
+            uploads=uploads,
+            downloads=Downloads(db, membership, requester, keyring, chance=chance, config=config.download),
+            files=Files(db, membership, clock, deletions_due),
+            registrar=Registrar(db, clock=clock, key=keys.token_key, random_bytes=random_bytes),
+            contacts=contacts,
+        )  # fmt: skip
+        async with _running(recorder, workers):
+            yield services
+
+
+@asynccontextmanager
+async def _running(recorder: Recorder, workers: list[Worker]) -> AsyncIterator[None]:
+    """The background tasks: workers are asked to stop and finish their step; the recorder goes last."""
+    stopping = trio.Event()
+    async with trio.open_nursery() as recording:
+        recording.start_soon(recorder.run)
+        async with open_stage("workers", grace_seconds=WORKERS_GRACE_SECONDS) as nursery:
+            for worker in workers:
+                nursery.start_soon(supervise, worker, stopping)
+            yield
+            stopping.set()
+        recording.cancel_scope.cancel()

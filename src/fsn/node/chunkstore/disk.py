@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Final
 
 import trio
 
@@ -19,6 +20,9 @@ from fsn.node.chunkstore.recovery import RecoveryReport, recover
 from fsn.runtime.clock import Clock, system_clock
 
 __all__ = ["DiskStore", "open_disk_store"]
+
+DELETIONS_AT_ONCE: Final = 256
+"""Deletions in one batch: each may touch a folder of its own, and a sync takes 0.2 ms on a fast disk, 10 ms on a slow one."""
 
 
 class DiskStore(ChunkStore):
@@ -52,9 +56,12 @@ class DiskStore(ChunkStore):
         return await trio.to_thread.run_sync(self._retrieve, replica, offset, length)
 
     async def delete(self, replicas: Iterable[ReplicaId]) -> Mapping[ReplicaId, str]:
-        """See `ChunkStore.delete`."""
-        distinct = list(dict.fromkeys(replicas))
-        return await self._commit.delete(distinct) if distinct else {}
+        """See `ChunkStore.delete`. In slices, so that stores get their turn between them."""
+        distinct = [*dict.fromkeys(replicas)]
+        failed: dict[ReplicaId, str] = {}
+        for start in range(0, len(distinct), DELETIONS_AT_ONCE):
+            failed.update(await self._commit.delete(distinct[start : start + DELETIONS_AT_ONCE]))
+        return failed
 
     async def list(self, after: ReplicaId | None = None, limit: int = 100) -> Sequence[StoredChunk]:
         """See `ChunkStore.list`."""

@@ -1,0 +1,63 @@
+"""What a node does when a coordinator asks: store, retrieve, delete. Refusals are answers; only bugs are exceptions here."""
+
+from collections.abc import Callable, Mapping
+
+import attrs
+import structlog
+import trio
+
+from fsn.core.errors import TooLarge
+from fsn.core.ids import PeerId
+from fsn.node.chunkstore.base import ChunkStore
+from fsn.p2p.server import RequestHandler
+from fsn.p2p.wire.messages import (
+    ChunkRetrieved,
+    ChunksDeleted,
+    ChunkStored,
+    DeleteChunks,
+    Refusal,
+    RefusalCode,
+    Request,
+    Response,
+    RetrieveChunk,
+    StoreChunk,
+)
+
+__all__ = ["ChunkHandlers"]
+
+log = structlog.get_logger()
+
+
+@attrs.define
+class ChunkHandlers:
+    """Handlers for `fsn.p2p.server.serve_requests`, which lets in known coordinators only and turns our errors into refusals."""
+
+    store: ChunkStore
+    is_draining: Callable[[], bool]
+
+    def by_request(self) -> Mapping[type[Request], RequestHandler]:
+        """What to give to `serve_requests`."""
+        return {StoreChunk: self.store_chunk, RetrieveChunk: self.retrieve_chunk, DeleteChunks: self.delete_chunks}
+
+    async def store_chunk(self, peer: PeerId, message: StoreChunk) -> Response:
+        """Durable when answered. Raises what `ChunkStore.store` raises; refuses with DRAINING while the node empties itself."""
+        if self.is_draining():
+            return Refusal(RefusalCode.DRAINING, "this node is being drained and takes no new chunks")
+        began = trio.current_time()
+        try:
+            await self.store.store(message.replica, message.root, message.data)
+        except TooLarge as error:
+            return Refusal(RefusalCode.INVALID, error.message)
+        log.debug("chunk_stored", chunk=message.replica.hex, peer=peer, seconds=round(trio.current_time() - began, 4))
+        return ChunkStored(message.replica)
+
+    async def retrieve_chunk(self, _: PeerId, message: RetrieveChunk) -> Response:
+        """The bytes asked for. Raises what `ChunkStore.retrieve` raises."""
+        data, total_bytes = await self.store.retrieve(message.replica, message.offset, message.length)
+        return ChunkRetrieved(data, total_bytes)
+
+    async def delete_chunks(self, peer: PeerId, message: DeleteChunks) -> Response:
+        """The deletions that failed; all others are durable. Raises `StorageError` when the index failed."""
+        failed = await self.store.delete(message.replicas)
+        log.info("chunks_deleted", peer=peer, asked=len(message.replicas), failed=len(failed))
+        return ChunksDeleted(failed)

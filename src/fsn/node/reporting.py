@@ -1,0 +1,161 @@
+"""Staying in touch with coordinators: dial, heartbeat, notice a loss, dial again, for ever."""
+
+import math
+from collections.abc import Callable
+from random import Random
+from typing import Final, Protocol
+
+import attrs
+import structlog
+import trio
+
+from fsn.core.errors import PeerError, PeerTimeout, ProtocolViolation
+from fsn.core.ids import PeerId
+from fsn.p2p.transport.base import Transport
+from fsn.p2p.wire.messages import Contact, Heartbeat, HeartbeatAnswer, Request, Response
+
+__all__ = ["MAX_COORDINATORS", "Link", "Reporting", "redial_pause"]
+
+log = structlog.get_logger()
+
+HEARTBEAT_SECONDS: Final = 10.0
+ANSWER_SECONDS: Final = 10.0
+"""A coordinator that does not answer a heartbeat within this is gone: the connection is closed and dialled anew."""
+DIAL_SECONDS: Final = 10.0
+"""For each address of a coordinator."""
+EAGER_SECONDS: Final = 300.0
+SHORTEST_PAUSE_SECONDS: Final = 2.0
+LONGEST_PAUSE_SECONDS: Final = 60.0
+MAX_COORDINATORS: Final = 16
+"""More than any network will run over one database; a bound on what an answer can make us do."""
+
+
+class Requests(Protocol):
+    """What we need of a `fsn.p2p.client.Requester`."""
+
+    async def request(self, peer: PeerId, message: Request, *, within_seconds: float) -> Response:
+        """The peer's answer; raises `PeerError`."""
+
+
+@attrs.define(eq=False)
+class Link:
+    """How things stand with one coordinator. Times by trio's clock, None for never; `failure` is the last one, in words."""
+
+    contact: Contact
+    lost_at: float
+    is_connected: bool = False
+    heartbeat_at: float | None = None
+    earned_micro_credits: int = 0
+    failure: str | None = None
+
+
+def redial_pause(down_seconds: float, rng: Random) -> float:
+    """Seconds until the next dial, so long after the loss.
+
+    At most 2 s for the first five minutes (a coordinator that restarts has its nodes back at once), then doubling every minute up to
+    60 s. Half of it is drawn at random, so that a thousand nodes do not arrive in one instant.
+    """
+    minutes = max(0.0, down_seconds - EAGER_SECONDS) / 60.0
+    longest = min(SHORTEST_PAUSE_SECONDS * math.exp2(min(minutes, 10.0)), LONGEST_PAUSE_SECONDS)
+    return longest * (0.5 + rng.random() / 2)
+
+
+class Reporting:
+    """Keeps a connection to every known coordinator and tells each how this node is."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        requests: Requests,
+        *,
+        describe: Callable[[], Heartbeat],
+        rng: Random,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+    ) -> None:
+        self._transport = transport
+        self._requests = requests
+        self._describe = describe
+        self._rng = rng
+        self._heartbeat_seconds = heartbeat_seconds
+        self._links: dict[PeerId, Link] = {}
+        self._new = trio.Event()
+
+    def knows(self, peer: PeerId) -> bool:
+        """Whether `peer` is a coordinator of ours: the pinned one, or one that a coordinator of ours has named."""
+        return peer in self._links
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        """How things stand with each."""
+        return tuple(self._links.values())
+
+    def add(self, contact: Contact) -> None:
+        """Keep in touch with `contact` from now on; known ones get the new addresses."""
+        if link := self._links.get(contact.peer):
+            link.contact = contact if contact.addresses else link.contact
+        elif len(self._links) < MAX_COORDINATORS and contact.peer != self._transport.peer:
+            self._links[contact.peer] = Link(contact, lost_at=trio.current_time())
+            self._new.set()
+
+    async def run(self) -> None:
+        """Report until cancelled, which is harmless at any time."""
+        running: set[PeerId] = set()
+        async with trio.open_nursery() as nursery:
+            while True:
+                for peer, link in self._links.items():
+                    if peer not in running:
+                        running.add(peer)
+                        nursery.start_soon(self._keep, link, name=f"reporting to {peer}")
+                self._new = trio.Event()
+                await self._new.wait()
+
+    async def _keep(self, link: Link) -> None:
+        while True:
+            try:
+                await self._connect(link)
+                await self._report_while_connected(link)
+                link.failure = "the connection was lost"
+            except PeerError as error:
+                link.failure = error.message
+            await self._lose(link)
+            await trio.sleep(redial_pause(trio.current_time() - link.lost_at, self._rng))
+
+    async def _connect(self, link: Link) -> None:
+        peer, addresses = link.contact.peer, link.contact.addresses
+        with trio.move_on_after(DIAL_SECONDS * max(1, len(addresses))):
+            await self._transport.connect(peer, addresses)
+            return
+        raise PeerTimeout(f"no address of {peer} answered in time: {', '.join(addresses) or 'none is known'}")
+
+    async def _report_while_connected(self, link: Link) -> None:
+        """Heartbeats until the connection ends. Raises `PeerError` when one gets no proper answer."""
+        while self._transport.is_connected(link.contact.peer):
+            self._take(link, await self._beat(link))
+            with trio.move_on_after(self._heartbeat_seconds):
+                await self._transport.wait_disconnected(link.contact.peer)
+
+    async def _beat(self, link: Link) -> HeartbeatAnswer:
+        peer = link.contact.peer
+        answer = await self._requests.request(peer, self._describe(), within_seconds=ANSWER_SECONDS)
+        if not isinstance(answer, HeartbeatAnswer):
+            raise ProtocolViolation(f"{peer} answered a heartbeat with {type(answer).__name__}")
+        return answer
+
+    def _take(self, link: Link, answer: HeartbeatAnswer) -> None:
+        if not link.is_connected:
+            log.info("coordinator_connected", coordinator=link.contact.peer)
+        link.is_connected, link.failure = True, None
+        link.heartbeat_at = trio.current_time()
+        link.earned_micro_credits = answer.earned_micro_credits
+        for contact in answer.coordinators:
+            self.add(contact)
+
+    async def _lose(self, link: Link) -> None:
+        """Close what may be left of the connection: dialling over a half-dead one returns at once and helps nobody."""
+        if link.is_connected:
+            link.is_connected, link.lost_at = False, trio.current_time()
+            log.warning("coordinator_lost", coordinator=link.contact.peer, reason=link.failure)
+        else:
+            log.debug("coordinator_not_reached", coordinator=link.contact.peer, reason=link.failure)
+        with trio.move_on_after(ANSWER_SECONDS):
+            await self._transport.disconnect(link.contact.peer)

@@ -1,0 +1,120 @@
+"""A running node but for its HTTP face: store, transport, handlers, reporting, opened in order and closed in reverse."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from random import Random
+
+import attrs
+import structlog
+import trio
+
+from fsn import __version__
+from fsn.core.ids import NodeId, PeerId
+from fsn.node.chunkstore.disk import DiskStore, open_disk_store
+from fsn.node.config import NodeConfig
+from fsn.node.data_folder import IDENTITY_NAME, locked_folder
+from fsn.node.handlers import ChunkHandlers
+from fsn.node.reporting import Reporting
+from fsn.p2p.client import open_requester
+from fsn.p2p.config import P2pConfig
+from fsn.p2p.server import serve_requests
+from fsn.p2p.transport.addresses import parse_tcp_address
+from fsn.p2p.transport.base import Transport
+from fsn.p2p.wire.messages import Heartbeat
+from fsn.runtime.clock import Clock, system_clock
+from fsn.runtime.identity import Identity, load_identity
+from fsn.runtime.stages import open_stage
+
+__all__ = ["NodeServices", "OpenTransport", "open_services"]
+
+log = structlog.get_logger()
+
+OpenTransport = Callable[[Identity, P2pConfig], AbstractAsyncContextManager[Transport]]
+"""`open_libp2p_transport`, or a memory network's way in."""
+
+
+@attrs.define(eq=False)
+class NodeServices:
+    """The parts of a running node."""
+
+    config: NodeConfig
+    store: DiskStore
+    transport: Transport
+    reporting: Reporting
+    started_at: float
+    """By trio's clock."""
+
+    @property
+    def peer(self) -> PeerId:
+        """Our peer id."""
+        return self.transport.peer
+
+    @property
+    def node_id(self) -> NodeId:
+        """Our id at the coordinator."""
+        return self.config.node_id
+
+    @property
+    def p2p_port(self) -> int | None:
+        """The TCP port in force; None when the transport has none."""
+        for address in self.transport.addresses:
+            if "/tcp/" in address:
+                return parse_tcp_address(address).port
+        return None
+
+
+@asynccontextmanager
+async def open_services(
+    config: NodeConfig,
+    *,
+    open_transport: OpenTransport,
+    clock: Clock = system_clock,
+    rng: Random | None = None,
+) -> AsyncIterator[NodeServices]:
+    """A node that serves its coordinators and reports to them for the length of the block.
+
+    Raises `Conflict` when another process uses the folder, `ConfigError` when it is not initialised or a port is taken, `StorageError`
+    when the chunk store cannot be opened. On leaving: heartbeats end, connections close, what the store has begun is finished.
+    """
+    with locked_folder(config.data_dir):
+        identity = load_identity(config.data_dir / IDENTITY_NAME)
+        async with (
+            open_disk_store(
+                config.data_dir,
+                capacity_bytes=config.capacity_bytes,
+                reserve_bytes=config.reserve_bytes,
+                clock=clock,
+            ) as store,
+            open_transport(identity, config.p2p) as transport,
+            open_requester(transport) as requester,
+        ):
+            describe = _describing(store, transport)
+            reporting = Reporting(
+                transport,
+                requester,
+                describe=describe,
+                rng=rng or Random(),  # noqa: S311 - jitter, not a secret
+                heartbeat_seconds=config.heartbeat_seconds,
+            )
+            handlers = ChunkHandlers(store, is_draining=lambda: False)
+            serve_requests(transport, handlers.by_request(), may_ask=reporting.knows)
+            reporting.add(config.coordinator.contact)
+            async with open_stage("reporting", grace_seconds=0) as nursery:
+                nursery.start_soon(reporting.run, name="reporting")
+                log.info("node_started", node=str(config.node_id), peer=transport.peer, chunks=store.totals().count)
+                yield NodeServices(config, store, transport, reporting, trio.current_time())
+                log.info("node_stopping", node=str(config.node_id))
+
+
+def _describing(store: DiskStore, transport: Transport) -> Callable[[], Heartbeat]:
+    def describe() -> Heartbeat:
+        totals = store.totals()
+        return Heartbeat(
+            chunk_count=totals.count,
+            used_bytes=totals.size_bytes,
+            free_bytes=store.free_bytes(),
+            version=__version__,
+            addresses=tuple(transport.addresses),
+        )
+
+    return describe

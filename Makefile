@@ -1,0 +1,64 @@
+# The contributor's manual. `make demo` and `make test` work from a fresh clone; each sets up what it needs in .venv.
+#
+#   make demo        a whole network on this machine: upload, kill a node, download, compare  (ARGS="--keep FILE ...")
+#   make test        everything CI checks: format, lint, types, import contracts, tests
+#   make test-all    the same, with the tests that take longer
+#   make lint        format, lint, types, import contracts
+#   make format      mend the format and what lint can mend
+#   make bench       the benchmarks: they print ratios and CPU seconds, and are never part of the tests
+#   make scenarios   the stories in scenarios/
+#   make docs        write the generated reference pages again
+#   make proto       generate the protobuf module again from storage.proto
+#   make schema      write the golden schema.sql again from the migrations
+#   make clean       remove the virtual environment and all caches
+
+BIN := .venv/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all lint format bench scenarios docs proto schema clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+setup: .venv/.synced
+
+.venv/.synced: pyproject.toml uv.lock tools/setup.sh
+	@sh tools/setup.sh
+
+demo: setup
+	$(BIN)/fsn demo $(ARGS)
+
+test: lint
+	$(BIN)/pytest -m "not slow" $(ARGS)
+
+test-all: lint
+	$(BIN)/pytest $(ARGS)
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup
+	$(BIN)/python -m bench $(ARGS)
+
+scenarios: setup
+	$(BIN)/pytest scenarios $(ARGS)
+
+docs: setup
+	$(BIN)/python tools/reference.py
+
+proto: setup
+	$(BIN)/python -m grpc_tools.protoc -I src --python_out=src --pyi_out=src src/fsn/p2p/wire/storage.proto
+
+schema: setup
+	UPDATE_SCHEMA=1 $(BIN)/pytest -q tests/test_migrations.py
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

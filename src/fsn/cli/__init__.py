@@ -1,1 +1,1 @@
-""""""
+"""The command line: one `fsn` for users, operators of nodes and of coordinators."""

@@ -46,11 +46,12 @@ class FileHealth:
 
 @attrs.frozen
 class File:
-    """A stored file; `status` is `ready` once every chunk lies on its nodes. `health` comes with details only."""
+    """A stored file; `status` is `ready` once every chunk lies on its nodes. `size_bytes` is None while a
+    stream of unknown length comes in; `health` comes with details only."""
 
     id: FileId
     filename: str
-    size_bytes: int
+    size_bytes: int | None
     status: str
     replicas: int | None = None
     created_at: datetime | None = None

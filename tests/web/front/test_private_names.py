@@ -21,9 +21,9 @@ def test_h11_reads_a_body_with_the_reader_we_step_past() -> None:
     connection = h11.Connection(h11.SERVER)
     connection.receive_data(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
     assert isinstance(connection.next_event(), h11.Request)
-    assert connection.they_are_waiting_for_100_continue
+    waiting_before = connection.they_are_waiting_for_100_continue
     connection.client_is_waiting_for_100_continue = False
-    assert not connection.they_are_waiting_for_100_continue
+    assert (waiting_before, connection.they_are_waiting_for_100_continue) == (True, False)
     reader = connection._reader
     assert type(reader) is ContentLengthReader
     assert reader._remaining == 5

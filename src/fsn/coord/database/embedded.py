@@ -230,7 +230,7 @@ class EmbeddedPostgres:
     def _ensure_database(self) -> None:
         try:
             with psycopg.connect(self._dsn_of("postgres"), autocommit=True, connect_timeout=30) as connection:
-                if not connection.execute("select from pg_database where datname = %s", [self._database]).fetchone():
+                if not connection.execute("select 1 from pg_database where datname = %s", [self._database]).fetchone():
                     connection.execute(sql.SQL("create database {}").format(sql.Identifier(self._database)))
         except psycopg.Error as error:
             raise Unavailable(f"the embedded PostgreSQL in {self.folder} does not let us in: {error}") from error

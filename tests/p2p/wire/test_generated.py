@@ -1,6 +1,5 @@
 """The committed protobuf code is what storage.proto generates."""
 
-import os
 import re
 import subprocess
 import sys
@@ -19,10 +18,10 @@ MYPY_PROTOBUF = "5.1.0"  # wrote the committed .pyi; other versions write other 
 
 def generate(folder: Path) -> None:
     # `make proto` is this command with the source folder for `folder`.
-    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{SOURCE}", f"--python_out={folder}"]
-    command += [f"--mypy_out=quiet:{folder}", str(WIRE / "storage.proto")]
-    plugins = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
-    subprocess.run(command, check=True, env=plugins, timeout=60)
+    plugin = Path(sys.executable).parent / "protoc-gen-mypy"
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{SOURCE}", f"--plugin=protoc-gen-mypy={plugin}"]
+    command += [f"--python_out={folder}", f"--mypy_out=quiet:{folder}", str(WIRE / "storage.proto")]
+    subprocess.run(command, check=True, timeout=60)
 
 
 def protoc_version() -> str:

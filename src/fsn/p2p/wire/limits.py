@@ -26,6 +26,7 @@ __all__ = [
     "MAX_COORDINATORS",
     "MAX_DELETIONS",
     "MAX_ERROR_BYTES",
+    "MAX_PEER_ID_BYTES",
     "MAX_REFUSAL_BYTES",
     "MAX_VERSION_BYTES",
     "breaches",

@@ -1,0 +1,42 @@
+"""The reference page says what the code does."""
+
+from pathlib import Path
+
+import pytest
+
+from fsn.core.sealing import MAX_SEALED_BYTES
+from fsn.p2p.wire import limits
+from fsn.p2p.wire.framing import MAX_FRAME_BYTES
+from fsn.p2p.wire.messages import PROTOCOL_OF, RefusalCode
+
+PAGE = (Path(__file__).parents[3] / "docs/reference/wire.md").read_text()
+NUMBERS = {
+    "frame": MAX_FRAME_BYTES,
+    "sealed bytes": MAX_SEALED_BYTES,
+    "deletions": limits.MAX_DELETIONS,
+    "error": limits.MAX_ERROR_BYTES,
+    "refusal": limits.MAX_REFUSAL_BYTES,
+    "addresses": limits.MAX_ADDRESSES,
+    "address": limits.MAX_ADDRESS_BYTES,
+    "coordinators": limits.MAX_COORDINATORS,
+    "peer id": limits.MAX_PEER_ID_BYTES,
+    "version": limits.MAX_VERSION_BYTES,
+}
+
+
+@pytest.mark.parametrize("code", RefusalCode)
+def test_every_refusal_is_on_the_page(code: RefusalCode) -> None:
+    """A refusal without a meaning on the page is not documented."""
+    assert f"| `{code}` |" in PAGE
+
+
+@pytest.mark.parametrize("protocol", PROTOCOL_OF.values())
+def test_every_protocol_is_on_the_page(protocol: str) -> None:
+    """A protocol id that is spoken is listed."""
+    assert f"| `{protocol}` |" in PAGE
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_every_limit_is_on_the_page(name: str) -> None:
+    """The limits on the page are those in force."""
+    assert f"{NUMBERS[name]:,}" in PAGE

@@ -14,6 +14,7 @@ __all__ = [
     "API_KEY_NAME",
     "IDENTITY_NAME",
     "PORTS_NAME",
+    "is_in_use",
     "locked_folder",
     "published_ports",
     "read_ports",
@@ -42,6 +43,21 @@ def locked_folder(data_dir: Path) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+def is_in_use(data_dir: Path) -> bool:
+    """Whether a process holds the folder at this moment."""
+    try:
+        lock = os.open(data_dir / _LOCK_NAME, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
 
 
 def _take(lock: int, data_dir: Path) -> None:

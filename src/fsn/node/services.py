@@ -88,7 +88,7 @@ async def open_services(
             open_transport(identity, config.p2p) as transport,
             open_requester(transport) as requester,
         ):
-            describe = _describing(store, transport)
+            describe = _describing(store, config.p2p.announce or tuple(transport.addresses))
             reporting = Reporting(
                 transport,
                 requester,
@@ -106,7 +106,7 @@ async def open_services(
                 log.info("node_stopping", node=str(config.node_id))
 
 
-def _describing(store: DiskStore, transport: Transport) -> Callable[[], Heartbeat]:
+def _describing(store: DiskStore, addresses: tuple[str, ...]) -> Callable[[], Heartbeat]:
     def describe() -> Heartbeat:
         totals = store.totals()
         return Heartbeat(
@@ -114,7 +114,7 @@ def _describing(store: DiskStore, transport: Transport) -> Callable[[], Heartbea
             used_bytes=totals.size_bytes,
             free_bytes=store.free_bytes(),
             version=__version__,
-            addresses=tuple(transport.addresses),
+            addresses=addresses,
         )
 
     return describe

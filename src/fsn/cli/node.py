@@ -1,0 +1,280 @@
+"""`fsn node`: make a storage node, run it, look at it."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import attrs
+import click
+import platformdirs
+import trio
+
+from fsn.cli.exits import json_option, print_json
+from fsn.client.connection import Connection, Timeouts
+from fsn.client.retrying import Retrying
+from fsn.core.errors import ConfigError, Unreachable
+from fsn.core.units import format_credits, format_size, parse_size
+from fsn.node.chunkstore.base import StoredChunk
+from fsn.node.chunkstore.index import INDEX_NAME, IndexReader
+from fsn.node.config import CONFIG_NAME, AdminConfig, NodeConfig
+from fsn.node.data_folder import is_in_use, read_ports
+from fsn.node.registration import Application, Initialised, initialise, load_node_config
+from fsn.p2p.config import P2pConfig
+from fsn.runtime.config import config_as_toml
+from fsn.runtime.logs import configure_logs
+
+__all__ = ["node"]
+
+_PAGE = 1000
+_EPILOG = """\b
+Examples:
+  fsn node init --name "Test Node" --coordinator-url http://localhost:8080 --capacity 100GB
+  fsn node start
+  fsn node status
+  fsn node chunks list --json
+"""
+
+
+def _default_data_dir() -> Path:
+    return Path("/var/lib/fsn/node") if os.geteuid() == 0 else platformdirs.user_data_path("fsn") / "node"
+
+
+def _size(_context: click.Context, _parameter: click.Parameter, text: str) -> int:
+    return int(parse_size(text))
+
+
+data_dir_option = click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=_default_data_dir,
+    show_default="/var/lib/fsn/node as root, else in your home",
+    help="The folder with everything of this node: keys, settings, index, chunks.",
+)
+port_type = click.IntRange(0, 65535)
+
+
+@click.group(epilog=_EPILOG)
+def node() -> None:
+    """Run and administer a storage node."""
+
+
+@node.command(
+    epilog="""\b
+Examples:
+  fsn node init --name attic --coordinator-url http://localhost:8080
+  fsn node init --data-dir /srv/fsn --name attic --coordinator-url https://fsn.example.org --capacity 2TB --region eu
+"""
+)
+@data_dir_option
+@click.option("--name", required=True, help="What people call this node.")
+@click.option("--coordinator-url", required=True, help="The coordinator's HTTP address, e.g. http://localhost:8080.")
+@click.option(
+    "--capacity", "capacity_bytes", default="10GB", show_default=True, callback=_size, help="How much may be stored."
+)
+@click.option(
+    "--p2p-port",
+    type=port_type,
+    default=0,
+    show_default=True,
+    help="TCP port for peers; 0: any free one at each start.",
+)
+@click.option(
+    "--admin-port",
+    type=port_type,
+    default=8090,
+    show_default=True,
+    help="Port of the admin API on 127.0.0.1; 0: any free one.",
+)
+@click.option("--region", help="Where the node stands, e.g. eu-north.")
+@json_option
+def init(
+    *,
+    data_dir: Path,
+    name: str,
+    coordinator_url: str,
+    capacity_bytes: int,
+    p2p_port: int,
+    admin_port: int,
+    region: str | None,
+    as_json: bool,
+) -> None:
+    """Make a key and register at a coordinator. Harmless to repeat.
+
+    FSN_OPERATOR_TOKEN, a user's login token, puts the node under that user's account.
+    """
+    application = Application(
+        data_dir=data_dir,
+        name=name,
+        coordinator_url=coordinator_url.rstrip("/"),
+        capacity_bytes=capacity_bytes,
+        region=region,
+        operator_token=os.environ.get("FSN_OPERATOR_TOKEN") or None,
+        p2p=P2pConfig(tcp_port=p2p_port),
+        admin=AdminConfig(port=admin_port),
+    )
+    _tell_initialised(trio.run(initialise, application), as_json=as_json)
+
+
+def _tell_initialised(done: Initialised, *, as_json: bool) -> None:
+    config = done.config
+    if as_json:
+        facts = {"node_id": config.coordinator.node_id, "name": config.name, "coordinator": config.coordinator.peer_id}
+        print_json({**facts, "data_dir": str(config.data_dir), "new": done.is_new})
+        return
+    how = "registered" if done.is_new else "already initialised"
+    click.echo(f"{how} as {config.name} ({config.coordinator.node_id}) at {config.coordinator.url}")
+    if done.is_new:
+        click.echo(f"start it with: fsn node start --data-dir {config.data_dir}")
+
+
+@node.command(epilog="\b\nExample:\n  fsn node start --data-dir /srv/fsn")
+@data_dir_option
+def start(*, data_dir: Path) -> None:
+    """Run the node until SIGTERM or SIGINT; a second signal ends it at once.
+
+    Settings come from config.toml in the data folder, then the environment (FSN_P2P__TCP_PORT=4002).
+    """
+    config = _load(data_dir)
+    configure_logs(config.log)
+    # Imported here: libp2p takes two seconds, which `status` and `--help` need not wait for.
+    from fsn.daemon.node import Node, run_node
+
+    def announce(running: Node) -> None:
+        click.echo(f"node {config.name} ({running.node_id}) is {running.peer}")
+        click.echo(f"admin API: http://{config.admin.host}:{running.admin_port}   p2p: TCP port {running.p2p_port}")
+
+    async def run() -> None:
+        await run_node(config, announce=announce)
+
+    trio.run(run)
+
+
+@node.command(epilog="\b\nExamples:\n  fsn node status\n  fsn node status --json | jq .used_bytes")
+@data_dir_option
+@json_option
+def status(*, data_dir: Path, as_json: bool) -> None:
+    """Show the running node at a glance."""
+    found = _ask(data_dir, "/status")
+    if as_json:
+        print_json(found)
+        return
+    for label, text in _status_lines(found):
+        click.echo(f"{label + ':':13}{text}")
+
+
+def _status_lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "node", f"{found['name']} ({found['node_id']})"
+    yield "peer", found["peer_id"]
+    yield "chunks", f"{found['chunk_count']}"
+    yield "used", f"{format_size(found['used_bytes'])} of {format_size(found['capacity_bytes'])}"
+    yield "free", format_size(found["free_bytes"])
+    yield "running for", f"{found['uptime_seconds']:.0f} s, fsn {found['version']}"
+    for link in found["coordinators"]:
+        state = "connected" if link["connected"] else f"not connected ({link['failure'] or 'dialling'})"
+        yield "coordinator", f"{link['peer_id']} {state}"
+        yield "earned", f"{format_credits(link['earned_micro_credits'])} credits"
+    if found["recovery"]["lost_total"]:
+        yield "lost", f"{found['recovery']['lost']} chunks at this start, {found['recovery']['lost_total']} in all"
+
+
+@node.group()
+def chunks() -> None:
+    """What is stored on this node."""
+
+
+@chunks.command("list", epilog="\b\nExamples:\n  fsn node chunks list --limit 20\n  fsn node chunks list --json")
+@data_dir_option
+@click.option("--limit", type=click.IntRange(1), help="At most so many; all without it.")
+@json_option
+def list_chunks(*, data_dir: Path, limit: int | None, as_json: bool) -> None:
+    """List the stored chunks in the order of their ids; reads the index when the node does not run."""
+    found = _running_chunks(data_dir, limit) if is_in_use(data_dir) else _resting_chunks(data_dir, limit)
+    if as_json:
+        print_json({"chunks": found})
+        return
+    for chunk in found:
+        click.echo(f"{chunk['id']}  {chunk['size_bytes']:>8}  {chunk['stored_at']}")
+    click.echo(f"{len(found)} chunks", err=True)
+
+
+@node.group()
+def config() -> None:
+    """The node's settings."""
+
+
+@config.command("show", epilog="\b\nExample:\n  fsn node config show > node.toml")
+@data_dir_option
+@json_option
+def show(*, data_dir: Path, as_json: bool) -> None:
+    """Print the settings in force: config.toml with the environment applied."""
+    in_force = _load(data_dir)
+    if as_json:
+        print_json(attrs.asdict(in_force))
+    else:
+        click.echo(config_as_toml(in_force), nl=False)
+
+
+def _load(data_dir: Path) -> NodeConfig:
+    if not (data_dir / CONFIG_NAME).exists():
+        raise ConfigError(f"there is no node in {data_dir}: make one with `fsn node init --data-dir {data_dir} ...`")
+    return load_node_config(data_dir, environment=os.environ)
+
+
+def _ask(data_dir: Path, path: str, **params: str) -> Any:
+    """What the running node's admin API answers. Raises `Unreachable` when the node does not run."""
+    config = _load(data_dir)
+    port = read_ports(data_dir).get("admin") if is_in_use(data_dir) else None
+    if port is None:
+        raise Unreachable(f"the node in {data_dir} does not run; start it with `fsn node start --data-dir {data_dir}`")
+    url = (
+        f"http://{config.admin.host}:{port}" if ":" not in config.admin.host else f"http://[{config.admin.host}]:{port}"
+    )
+
+    async def ask() -> Any:
+        timeouts = Timeouts(connect_seconds=5.0, answer_seconds=10.0, send_seconds=10.0)
+        async with Connection(url, None, timeouts, Retrying(attempts=2)) as connection:
+            return await connection.call("GET", path, params=params)
+
+    return trio.run(ask)
+
+
+def _running_chunks(data_dir: Path, limit: int | None) -> list[Any]:
+    def page(cursor: str | None, size: int) -> tuple[list[Any], str | None]:
+        place = {} if cursor is None else {"cursor": cursor}
+        answer = _ask(data_dir, "/chunks", limit=str(size), **place)
+        return answer["chunks"], answer["next_cursor"]
+
+    return _collect(page, limit)
+
+
+def _resting_chunks(data_dir: Path, limit: int | None) -> list[Any]:
+    with closing(IndexReader(data_dir / INDEX_NAME)) as index:
+        last: list[StoredChunk] = []
+
+        def page(_: str | None, size: int) -> tuple[list[Any], str | None]:
+            found = index.page(last[-1].replica if last else None, size)
+            last.extend(found[-1:])
+            return [_as_answered(chunk) for chunk in found], "more" if len(found) == size else None
+
+        return _collect(page, limit)
+
+
+def _collect(page: Callable[[str | None, int], tuple[list[Any], str | None]], limit: int | None) -> list[Any]:
+    """Pages until there are no more, or `limit` is reached."""
+    found: list[Any] = []
+    cursor: str | None = None
+    while limit is None or len(found) < limit:
+        more, cursor = page(cursor, _PAGE if limit is None else min(_PAGE, limit - len(found)))
+        found.extend(more)
+        if cursor is None:
+            break
+    return found
+
+
+def _as_answered(chunk: StoredChunk) -> Mapping[str, object]:
+    """As `/chunks` gives it."""
+    stored_at = datetime.fromtimestamp(chunk.stored_at, UTC).isoformat().replace("+00:00", "Z")
+    return {"id": chunk.replica.hex, "size_bytes": chunk.size_bytes, "root": chunk.root.hex(), "stored_at": stored_at}

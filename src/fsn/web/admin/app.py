@@ -1,0 +1,188 @@
+"""A node's admin API, for this machine only: health, status, chunks, metrics."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+import trio
+from quart import Response
+
+from fsn import __version__
+from fsn.core.errors import Invalid
+from fsn.core.ids import ReplicaId, parse_uuid
+from fsn.node.chunkstore.base import StoredChunk
+from fsn.node.services import NodeServices
+from fsn.web.admin.metrics import METRICS_TYPE, render_metrics
+from fsn.web.operations import Operations, RequestModel
+from fsn.web.problems import install_problems
+from fsn.web.quart_front import FrontQuart
+
+__all__ = ["admin_app"]
+
+MAX_PAGE = 1000
+
+
+class Health(msgspec.Struct, frozen=True):
+    """`ok`, or `degraded` with a reason for each part that is."""
+
+    status: str
+    reasons: dict[str, str]
+
+
+class CoordinatorStatus(msgspec.Struct, frozen=True):
+    """How things stand with one coordinator."""
+
+    peer_id: str
+    addresses: tuple[str, ...]
+    connected: bool
+    seconds_since_heartbeat: float | None
+    earned_micro_credits: int
+    failure: str | None
+
+
+class RecoveryStatus(msgspec.Struct, frozen=True):
+    """What the last start found; `lost_total` counts over all starts."""
+
+    temps_removed: int
+    adopted: int
+    lost: int
+    foreign: int
+    lost_total: int
+
+
+class Status(msgspec.Struct, frozen=True):
+    """The node at a glance; sizes in bytes."""
+
+    node_id: UUID
+    name: str
+    peer_id: str
+    version: str
+    uptime_seconds: float
+    chunk_count: int
+    used_bytes: int
+    free_bytes: int
+    capacity_bytes: int
+    draining: bool
+    p2p_addresses: tuple[str, ...]
+    coordinators: tuple[CoordinatorStatus, ...]
+    recovery: RecoveryStatus
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """One stored replica: its id (32 hex digits), Merkle root and when it came."""
+
+    id: str
+    size_bytes: int
+    root: str
+    stored_at: datetime
+
+
+class ChunkPage(msgspec.Struct, frozen=True):
+    """Chunks in the order of their ids; `next_cursor` is null on the last page."""
+
+    chunks: tuple[Chunk, ...]
+    next_cursor: str | None
+
+
+class PageQuery(RequestModel, frozen=True):
+    """How many, and from where on."""
+
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE)] = 100
+    cursor: str | None = None
+
+
+def admin_app(node: NodeServices) -> FrontQuart:
+    """The application over a running node. It changes nothing, so it asks for no token; it must listen on loopback only."""
+    app = FrontQuart(__name__)
+    install_problems(app)
+    _operations(node).install(app)
+    return app
+
+
+def _operations(node: NodeServices) -> Operations:
+    operations = Operations()
+
+    @operations.operation("GET", "/health", summary="Is the node in good health?", ok=(200, Health))
+    async def get_health() -> Health:
+        return health_of(node)
+
+    @operations.operation("GET", "/status", summary="The node at a glance", ok=(200, Status))
+    async def get_status() -> Status:
+        return status_of(node)
+
+    @operations.operation(
+        "GET", "/chunks", summary="What is stored here", query=PageQuery, ok=(200, ChunkPage), errors=(Invalid,)
+    )
+    async def list_chunks(query: PageQuery) -> ChunkPage:
+        return await chunk_page(node, query)
+
+    @operations.operation("GET", "/metrics", summary="For Prometheus", produces=METRICS_TYPE)
+    async def get_metrics() -> Response:
+        return Response(render_metrics(node), content_type=METRICS_TYPE)
+
+    return operations
+
+
+def health_of(node: NodeServices) -> Health:
+    """Degraded without a coordinator, without room, and after losses at this start."""
+    reasons = {}
+    if not any(link.is_connected for link in node.reporting.links):
+        failures = [link.failure for link in node.reporting.links if link.failure]
+        reasons["coordinator"] = failures[0] if failures else "not connected yet"
+    if node.store.free_bytes() == 0:
+        reasons["space"] = "the allowance or the disk is full"
+    if lost := node.store.recovery.lost:
+        reasons["chunks"] = f"{lost} chunks were found missing or damaged at start-up"
+    return Health("degraded" if reasons else "ok", reasons)
+
+
+def status_of(node: NodeServices) -> Status:
+    """Read from memory; one `statvfs`."""
+    totals, recovery = node.store.totals(), node.store.recovery
+    return Status(
+        node_id=node.node_id,
+        name=node.config.name,
+        peer_id=node.peer,
+        version=__version__,
+        uptime_seconds=round(trio.current_time() - node.started_at, 1),
+        chunk_count=totals.count,
+        used_bytes=totals.size_bytes,
+        free_bytes=node.store.free_bytes(),
+        capacity_bytes=node.config.capacity_bytes,
+        draining=False,
+        p2p_addresses=tuple(node.transport.addresses),
+        coordinators=_coordinators(node),
+        recovery=RecoveryStatus(
+            recovery.temps_removed, recovery.adopted, recovery.lost, recovery.foreign, recovery.lost_total
+        ),
+    )
+
+
+def _coordinators(node: NodeServices) -> tuple[CoordinatorStatus, ...]:
+    now = trio.current_time()
+    return tuple(
+        CoordinatorStatus(
+            peer_id=link.contact.peer,
+            addresses=link.contact.addresses,
+            connected=link.is_connected,
+            seconds_since_heartbeat=None if link.heartbeat_at is None else round(now - link.heartbeat_at, 1),
+            earned_micro_credits=link.earned_micro_credits,
+            failure=link.failure,
+        )
+        for link in node.reporting.links
+    )
+
+
+async def chunk_page(node: NodeServices, query: PageQuery) -> ChunkPage:
+    """One page. Raises `Invalid` for a cursor that is none."""
+    after = parse_uuid(query.cursor) if query.cursor is not None else None
+    if query.cursor is not None and after is None:
+        raise Invalid(f"cursor: the next_cursor of the page before is wanted; got {query.cursor[:40]!r}")
+    found = await node.store.list(None if after is None else ReplicaId(after), query.limit + 1)
+    shown = found[: query.limit]
+    return ChunkPage(tuple(map(_chunk, shown)), shown[-1].replica.hex if len(found) > query.limit else None)
+
+
+def _chunk(chunk: StoredChunk) -> Chunk:
+    return Chunk(chunk.replica.hex, chunk.size_bytes, chunk.root.hex(), datetime.fromtimestamp(chunk.stored_at, UTC))

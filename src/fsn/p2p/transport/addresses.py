@@ -62,6 +62,6 @@ def _is_ip(host: str, *, version: int) -> bool:
 
 
 def _checked_port(port: str, text: str) -> int:
-    if not (port.isascii() and port.isdigit() and 0 <= int(port[:6]) <= 65535):
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
         raise Invalid(f"a port must be 0..65535; got {text!r}")
     return int(port)

@@ -1,0 +1,95 @@
+"""The memory transport keeps the transport contract, and breaks when it is told to."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+import trio
+
+from fsn.core.errors import ConfigError, Unreachable
+from fsn.p2p.transport.base import Transport
+from fsn.p2p.transport.memory import MemoryNetwork
+from fsn.runtime.identity import Identity
+from tests.p2p.transport.contract import ECHO, OpenPair, Pair, TransportContract, assert_echoes, echo, stream_pair
+
+
+@asynccontextmanager
+async def memory_pair() -> AsyncIterator[Pair]:
+    """Two transports of one memory network."""
+    network = MemoryNetwork()
+    a, b = Identity.generate().peer, Identity.generate().peer
+    async with AsyncExitStack() as stack:
+        transport_a = await stack.enter_async_context(network.open_transport(a))
+        transport_b = await stack.enter_async_context(network.open_transport(b))
+
+        async def kill_b() -> None:
+            network.kill(b)
+
+        async def reopen_b() -> Transport:
+            return await stack.enter_async_context(network.open_transport(b))
+
+        yield Pair(transport_a, transport_b, kill_b, reopen_b)
+
+
+class TestMemoryTransport(TransportContract):
+    """The contract, over memory."""
+
+    @pytest.fixture
+    def open_pair(self) -> OpenPair:
+        """Pairs of transports, each in a network of their own."""
+        return memory_pair
+
+
+async def test_a_cut_breaks_one_connection() -> None:
+    """A cut breaks the streams between two peers, leaves others alone, and can be mended by connecting again."""
+    network = MemoryNetwork()
+    a, b, c = (Identity.generate().peer for _ in range(3))
+    with trio.fail_after(5):
+        async with (
+            network.open_transport(a) as at_a,
+            network.open_transport(b) as at_b,
+            network.open_transport(c) as at_c,
+        ):
+            for there in (at_b, at_c):
+                there.serve(ECHO, echo)
+                await at_a.connect(there.peer, there.addresses)
+            stream = await at_a.open_stream(b, ECHO)
+            network.cut(a, b)
+            with pytest.raises(trio.BrokenResourceError):
+                await stream.receive_some()
+            assert not at_a.is_connected(b)
+            await assert_echoes(at_a, at_c)
+            await at_a.connect(b, at_b.addresses)
+            await assert_echoes(at_a, at_b)
+
+
+async def test_a_killed_peer_is_unreachable() -> None:
+    """Nobody connects to or from a peer that was killed."""
+    async with memory_pair() as pair:
+        await pair.kill_b()
+        with pytest.raises(Unreachable):
+            await pair.connect()
+        with pytest.raises(Unreachable):
+            await pair.b.connect(pair.a.peer, pair.a.addresses)
+
+
+async def test_a_peer_joins_once() -> None:
+    """The same peer cannot be in a network twice."""
+    network = MemoryNetwork()
+    peer = Identity.generate().peer
+    async with network.open_transport(peer):
+        with pytest.raises(ConfigError):
+            async with network.open_transport(peer):
+                pass
+
+
+async def test_leaving_breaks_streams() -> None:
+    """Leaving `open_transport` ends its handlers and breaks its streams at the other end."""
+    with trio.fail_after(5):
+        network = MemoryNetwork()
+        a, b = Identity.generate().peer, Identity.generate().peer
+        async with network.open_transport(a) as at_a:
+            async with network.open_transport(b) as at_b:
+                ours, _ = await stream_pair(Pair(at_a, at_b, trio.lowlevel.checkpoint, None))  # type: ignore[arg-type]
+            with pytest.raises(trio.BrokenResourceError):
+                await ours.receive_some()

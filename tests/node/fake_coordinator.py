@@ -1,0 +1,78 @@
+"""The registration half of a coordinator, over real HTTP on loopback, with the checks that the real one makes."""
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+import trio
+from quart import Response, request
+
+from fsn.core.ids import NodeId
+from fsn.node.registration import SIGNED_PREFIX
+from fsn.runtime.identity import Identity, verify
+from fsn.web.config import HttpConfig
+from fsn.web.quart_front import FrontQuart
+from fsn.web.server import serve_http
+
+
+class FakeCoordinator:
+    """Registers nodes; `addresses` and `identity` are what it says of itself."""
+
+    def __init__(self) -> None:
+        self.identity = Identity.generate()
+        self.addresses: list[str] = ["/ip4/127.0.0.1/tcp/1"]
+        self.nodes: dict[str, NodeId] = {}
+        self.registrations: list[dict[str, Any]] = []
+        self.answer_instead: Response | None = None
+        self.url = ""
+        self._nonces: dict[str, str] = {}
+
+    def challenge(self, asked: dict[str, Any]) -> Response:
+        self._nonces[asked["public_key"]] = nonce = secrets.token_hex(32)
+        return _json(200, {"nonce": nonce, "expires_at": "2030-01-01T00:00:00Z"})
+
+    def register(self, asked: dict[str, Any]) -> Response:
+        if self.answer_instead is not None:
+            return self.answer_instead
+        key, nonce = bytes.fromhex(asked["public_key"]), self._nonces.pop(asked["public_key"])
+        assert asked["nonce"] == nonce
+        assert verify(key, SIGNED_PREFIX + bytes.fromhex(nonce) + key, bytes.fromhex(asked["signature"]))
+        self.registrations.append(asked)
+        node = self.nodes.setdefault(asked["public_key"], NodeId(uuid4()))
+        coordinator = {"peer_id": self.identity.peer, "addresses": self.addresses}
+        return _json(201, {"node_id": str(node), "api_key": secrets.token_hex(16), "coordinator": coordinator})
+
+
+@asynccontextmanager
+async def open_fake_coordinator() -> AsyncIterator[FakeCoordinator]:
+    """One that listens for the length of the block."""
+    fake = FakeCoordinator()
+    app = FrontQuart(__name__)
+
+    async def challenge() -> Response:
+        return fake.challenge(await _body())
+
+    async def register() -> Response:
+        return fake.register(await _body())
+
+    app.add_url_rule("/api/v1/nodes/challenge", "challenge", challenge, methods=["POST"])
+    app.add_url_rule("/api/v1/nodes/register", "register", register, methods=["POST"])
+    async with trio.open_nursery() as nursery:
+        stopping = trio.Event()
+        port = await nursery.start(partial(serve_http, app, HttpConfig(port=0), shutdown=stopping))
+        fake.url = f"http://127.0.0.1:{port}"
+        yield fake
+        nursery.cancel_scope.cancel()
+
+
+async def _body() -> dict[str, Any]:
+    return msgspec.json.decode(await request.body, type=dict[str, Any])
+
+
+def _json(status: int, document: object) -> Response:
+    kind = "application/json" if status < 400 else "application/problem+json"
+    return Response(msgspec.json.encode(document), status, content_type=kind)

@@ -25,7 +25,8 @@ async def libp2p_pair() -> AsyncIterator[Pair]:
 
         async def open_b() -> Transport:
             lives.append(Life(identity_b))
-            return await nursery.start(lives[-1].live)
+            transport: Transport = await nursery.start(lives[-1].live)
+            return transport
 
         async def kill_b() -> None:
             await lives[-1].end()

@@ -55,7 +55,8 @@ docs: setup
 	$(BIN)/python tools/reference.py
 
 proto: setup
-	$(BIN)/python -m grpc_tools.protoc -I src --python_out=src --pyi_out=src src/fsn/p2p/wire/storage.proto
+	$(BIN)/python -m grpc_tools.protoc -I src --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \
+		--python_out=src --mypy_out=quiet:src src/fsn/p2p/wire/storage.proto
 
 schema: setup
 	UPDATE_SCHEMA=1 $(BIN)/pytest -q tests/test_migrations.py

@@ -9,7 +9,7 @@ import attrs
 import structlog
 import trio
 
-from fsn.coord.catalog import NodeRecord
+from fsn.coord.catalog import NodeRecord, NodeStatus
 from fsn.coord.config import MembershipConfig, PlacementConfig
 from fsn.coord.database.nodes import Sighting, node_by_peer, record_sightings
 from fsn.coord.database.pool import Pool
@@ -108,6 +108,20 @@ class Membership:
     def online(self) -> list[Member]:
         """All nodes that are there now."""
         return [member for member in self._by_node.values() if self.is_online(member)]
+
+    def status(self, record: NodeRecord) -> NodeStatus:
+        """How a node stands now: what is declared or judged of it stays; else whether it is there, as this coordinator or the last
+        heartbeat at any coordinator knows."""
+        if record.status not in TAKES_CHUNKS:
+            return record.status
+        member = self._by_node.get(record.id)
+        if member is not None and self.is_online(member):
+            return "online"
+        if record.last_seen_at is None:
+            return "joining"
+        silence_seconds = (self._clock() - record.last_seen_at).total_seconds()
+        is_fresh = record.status == "online" and silence_seconds < self._config.silent_after_seconds
+        return "online" if is_fresh else "offline"
 
     def member(self, node: NodeId) -> Member | None:
         """What is known here of a node."""

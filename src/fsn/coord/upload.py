@@ -92,7 +92,7 @@ class Uploads:
             )
         return await self._begin(user, filename, size_bytes, replicas)
 
-    async def put_chunk(self, user: UserId, upload_id: UploadId, index: int, data: bytes) -> None:
+    async def put_chunk(self, user: UserId, upload_id: UploadId, index: int, data: bytes) -> Upload:
         """Store chunk `index`; on return all its replicas are durable and recorded. The same bytes again are a success.
 
         Raises Invalid (no such index, wrong size), Conflict (ended, or other bytes are there), TooFewNodes, TooFewCopies, Unavailable.
@@ -111,9 +111,10 @@ class Uploads:
         if there is not None:
             if there != mark:
                 raise Conflict(f"chunk {index} is there already, with other bytes", code="chunk_differs")
-            return
+            return upload
         async with self._window.holding(len(data)):
             await self._store(upload.file.id, upload.key, index, data, upload.file.pieces, mark)
+        return upload
 
     async def progress(self, user: UserId, upload_id: UploadId) -> UploadProgress:
         """What has come in so far."""
@@ -217,10 +218,10 @@ class Uploads:
 
     def cost(self, size_bytes: int, replicas: int | None) -> MicroCredits:
         """Micro-credits for storing a file for 30 days."""
-        return storage_cost(size_bytes, self._replicas(replicas), self._credits.price_micro)
+        return storage_cost(size_bytes, self.replicas(replicas), self._credits.price_micro)
 
     async def _begin(self, user: UserId, filename: str, size_bytes: int | None, replicas: int | None) -> Upload:
-        copies, now = self._replicas(replicas), self._clock()
+        copies, now = self.replicas(replicas), self._clock()
         check_filename(filename)
         if size_bytes != 0:
             self._membership.require(copies)
@@ -310,7 +311,8 @@ class Uploads:
             raise NotFound("the file was deleted")
         return found
 
-    def _replicas(self, replicas: int | None) -> int:
+    def replicas(self, replicas: int | None) -> int:
+        """How many replicas a file gets whose upload asks for so many (None: the default). Raises Invalid."""
         wanted = self._config.replicas if replicas is None else replicas
         if not 1 <= wanted <= MOST_REPLICAS:
             raise Invalid(f"replicas must be 1 to {MOST_REPLICAS}; got {wanted}")

@@ -1,1 +1,1 @@
-""""""
+"""The coordinator's HTTP API, one module for each subject."""

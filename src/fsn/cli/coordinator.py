@@ -1,0 +1,130 @@
+"""`fsn coordinator`: start a coordinator, bring its database up to date, show its configuration."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+import trio
+
+from fsn.cli.exits import ReportingGroup
+from fsn.cli.places import default_data_dir
+from fsn.coord.database.migrate import migrate as apply_migrations
+from fsn.core.errors import ConfigError
+from fsn.daemon.coordinator import Coordinator, CoordinatorConfig, open_database, run_coordinator
+from fsn.runtime.config import config_as_toml, load_config
+from fsn.runtime.data_folder import locked_folder
+from fsn.runtime.logs import configure_logs
+
+__all__ = ["coordinator"]
+
+CONFIG_NAME = "coordinator.toml"
+
+
+@click.group(cls=ReportingGroup)
+def coordinator() -> None:
+    """Run and administer a coordinator.
+
+    Settings come from a TOML file (--config, else coordinator.toml in the data folder), then from the environment
+    (FSN_HTTP__PORT=8080), then from flags.
+    """
+
+
+def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(
+        (
+            click.option("--data-dir", type=click.Path(path_type=Path), help="Folder of this coordinator's data."),
+            click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file with settings."),
+            click.option("--http-port", type=int, help="TCP port of the HTTP API; 0 = any free one. Default 8080."),
+            click.option("--p2p-port", type=int, help="TCP port for storage nodes; 0 = any free one. Default 4001."),
+            click.option(
+                "--host", help="Address to listen on, for HTTP and nodes. Default: HTTP 127.0.0.1, nodes all."
+            ),
+            click.option("--dsn", help="PostgreSQL URL, without a password. Default: an embedded server."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@coordinator.command(
+    epilog="""\b
+Examples:
+  fsn coordinator start
+  fsn coordinator start --data-dir ./coordinator --http-port 8080 --p2p-port 4001
+  PGPASSFILE=~/.pgpass fsn coordinator start --dsn postgresql://fsn@localhost/fsn
+"""
+)
+@_settings_options
+def start(**flags: Any) -> None:
+    """Run until SIGTERM or Ctrl-C; a second one ends at once. The ports in force are printed and written to ports.json."""
+    config = _load(**flags)
+    configure_logs(config.log)
+    trio.run(lambda: run_coordinator(config, announce=_announce))
+
+
+@coordinator.command(epilog="\b\nExample:\n  fsn coordinator migrate --dsn postgresql://fsn@localhost/fsn\n")
+@_settings_options
+def migrate(**flags: Any) -> None:
+    """Bring the database up to date without starting (start does it, too). Safe beside running coordinators."""
+    config = _load(**flags)
+    configure_logs(config.log)
+    applied = trio.run(_migrate, config)
+    click.echo(f"applied: {', '.join(map(str, applied))}" if applied else "the database is up to date")
+
+
+async def _migrate(config: CoordinatorConfig) -> list[int]:
+    with locked_folder(config.data_dir, mode=0o711):
+        async with open_database(config) as dsn:
+            return await trio.to_thread.run_sync(apply_migrations, dsn)
+
+
+@coordinator.group(cls=ReportingGroup)
+def config() -> None:
+    """The coordinator's settings."""
+
+
+@config.command(epilog="\b\nExample:\n  fsn coordinator config show > coordinator.toml\n")
+@_settings_options
+def show(**flags: Any) -> None:
+    """Print what is in force, as TOML."""
+    click.echo(config_as_toml(_load(**flags)), nl=False)
+
+
+def _load(
+    data_dir: Path | None,
+    config_file: Path | None,
+    http_port: int | None,
+    p2p_port: int | None,
+    host: str | None,
+    dsn: str | None,
+) -> CoordinatorConfig:
+    if dsn is not None and urlsplit(dsn).password:
+        raise ConfigError(
+            "--dsn must not hold a password: everybody on this machine can read it in the list of processes."
+            " Put it into PGPASSWORD, a passfile (PGPASSFILE), or FSN_DATABASE__DSN"
+        )
+    folder = data_dir or Path(os.environ.get("FSN_DATA_DIR") or default_data_dir("coordinator"))
+    standard = folder / CONFIG_NAME
+    return load_config(
+        CoordinatorConfig,
+        file=config_file or (standard if standard.exists() else None),
+        environment=os.environ,
+        overrides={
+            "data_dir": folder.absolute(),
+            "http.port": http_port,
+            "http.host": host,
+            "p2p.tcp_port": p2p_port,
+            "p2p.listen_host": host,
+            "database.dsn": dsn,
+        },
+    )
+
+
+def _announce(running: Coordinator) -> None:
+    click.echo(f"coordinator {running.peer}")
+    click.echo(f"  HTTP API       {running.url}")
+    for address in running.addresses:
+        click.echo(f"  storage nodes  {address}")

@@ -1,0 +1,76 @@
+"""Accounts over HTTP: register, log in, who am I."""
+
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+
+from fsn.coord.accounts import Account
+from fsn.coord.services import Services
+from fsn.core.errors import Conflict, Invalid, Unauthorized
+from fsn.core.units import format_credits
+from fsn.web.auth import USER, asking_user
+from fsn.web.operations import Operations, RequestModel
+
+__all__ = ["declare_auth"]
+
+AUTH = "/api/v1/auth"
+
+
+class Credentials(RequestModel, frozen=True, kw_only=True):
+    """An email address and a password (6 characters to 72 bytes)."""
+
+    email: str
+    password: str
+
+
+class UserView(msgspec.Struct):
+    """A user. `credits` are shown with two decimals."""
+
+    id: UUID
+    email: str
+    credits: str
+    created_at: datetime
+
+
+class LoginView(msgspec.Struct):
+    """A bearer token, and until when it is good."""
+
+    token: str
+    expires_at: datetime
+    user: UserView
+
+
+def declare_auth(api: Operations, services: Services) -> None:
+    """Add the operations on accounts."""
+    accounts = services.accounts
+
+    @api.operation(
+        "POST", f"{AUTH}/register", summary="Make an account", tags=("auth",),
+        body=Credentials, ok=(201, UserView), errors=(Invalid, Conflict),
+    )  # fmt: skip
+    async def register(body: Credentials) -> UserView:
+        """The address must be new, whatever its case. A new account starts with the welcome grant."""
+        return _user_view(await accounts.register(body.email, body.password))
+
+    @api.operation(
+        "POST", f"{AUTH}/login", summary="Log in", tags=("auth",),
+        body=Credentials, ok=(200, LoginView), errors=(Invalid, Unauthorized),
+    )  # fmt: skip
+    async def login(body: Credentials) -> LoginView:
+        """Send the token as `Authorization: Bearer ...`."""
+        login = await accounts.login(body.email, body.password)
+        return LoginView(login.token, login.expires_at, _user_view(login.account))
+
+    @api.operation(
+        "GET", f"{AUTH}/me", summary="The account that the token belongs to", tags=("auth",),
+        ok=(200, UserView), errors=(Unauthorized,), security=(USER,),
+    )  # fmt: skip
+    async def me() -> UserView:
+        """With its credits."""
+        return _user_view(await accounts.account(asking_user()))
+
+
+def _user_view(account: Account) -> UserView:
+    user = account.user
+    return UserView(user.id, user.email, format_credits(account.balance), user.created_at)

@@ -1,0 +1,65 @@
+"""Credits over HTTP: the balance, and what storing would cost."""
+
+from typing import Annotated
+
+import msgspec
+
+from fsn.coord.database import ledger
+from fsn.coord.services import Services
+from fsn.core.errors import Invalid, Unauthorized
+from fsn.core.units import MicroCredits, format_credits
+from fsn.web.auth import NODE, USER, asking_node, asking_user
+from fsn.web.operations import Operations, RequestModel
+
+__all__ = ["declare_credits"]
+
+
+class QuoteQuery(RequestModel, frozen=True, kw_only=True):
+    """What is to be stored."""
+
+    size_bytes: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+    replicas: Annotated[int, msgspec.Meta(ge=1, le=10)] | None = None
+
+
+class QuoteView(msgspec.Struct):
+    """The cost of 30 days, in credits with two decimals, and exactly in micro-credits."""
+
+    size_bytes: int
+    replicas: int
+    cost: str
+    cost_micro_credits: int
+
+
+class BalanceView(msgspec.Struct, omit_defaults=True):
+    """A user's or a node's balance; `earned` and `pending` are a node's."""
+
+    balance: str
+    balance_micro_credits: int
+    earned: str | None = None
+    pending: str | None = None
+
+
+def declare_credits(api: Operations, services: Services) -> None:
+    """Add the operations on credits."""
+
+    @api.operation(
+        "GET", "/api/v1/balance", summary="The balance of the user or node that asks", tags=("credits",),
+        ok=(200, BalanceView), errors=(Unauthorized,), security=(USER, NODE),
+    )  # fmt: skip
+    async def balance() -> BalanceView:
+        """A user sends the bearer token, a node its `X-API-Key`."""
+        if (node := asking_node()) is not None:
+            amount, zero = await ledger.balance(services.db, "node", node.id), format_credits(MicroCredits(0))
+            return BalanceView(format_credits(amount), amount, earned=format_credits(amount), pending=zero)
+        amount = await ledger.balance(services.db, "user", asking_user())
+        return BalanceView(format_credits(amount), amount)
+
+    @api.operation(
+        "GET", "/api/v1/quote", summary="What storing a file would cost", tags=("credits",),
+        query=QuoteQuery, ok=(200, QuoteView), errors=(Invalid,),
+    )  # fmt: skip
+    async def quote(query: QuoteQuery) -> QuoteView:
+        """For 30 days, at today's price."""
+        cost = services.uploads.cost(query.size_bytes, query.replicas)
+        replicas = services.uploads.replicas(query.replicas)
+        return QuoteView(query.size_bytes, replicas, format_credits(cost), cost)

@@ -1,0 +1,145 @@
+"""Files over HTTP: put whole, list, look at, download, delete."""
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Annotated, cast
+from uuid import UUID
+
+import msgspec
+from quart import Response
+
+from fsn.coord.services import Services
+from fsn.core.errors import (
+    Conflict,
+    InsufficientCredits,
+    Invalid,
+    NotFound,
+    TooFewCopies,
+    TooFewNodes,
+    TooLarge,
+    Unauthorized,
+    Unavailable,
+)
+from fsn.core.ids import FileId, parse_uuid
+from fsn.web.api.paging import Page, decode_cursor, encode_cursor
+from fsn.web.api.views import FilesView, FileView, HealthView, file_view
+from fsn.web.auth import USER, asking_user
+from fsn.web.multipart import Field, FilePart, read_form
+from fsn.web.object_response import object_response
+from fsn.web.operations import Operations, RequestModel, json_response
+from fsn.web.quart_front import current_request
+from fsn.web.ranges import ObjectFacts
+
+__all__ = ["declare_files"]
+
+FILES = "/api/v1/files"
+_STORING = (
+    Unauthorized, Invalid, Conflict, TooLarge, InsufficientCredits, TooFewNodes, TooFewCopies, Unavailable,
+)  # fmt: skip
+Replicas = Annotated[int, msgspec.Meta(ge=1, le=10)]
+
+
+class PutQuery(RequestModel, frozen=True, kw_only=True):
+    """The file's name, and how many replicas it gets (the server's default if not given)."""
+
+    filename: str
+    replicas: Replicas | None = None
+
+
+def declare_files(api: Operations, services: Services) -> None:
+    """Add the operations on files."""
+    _declare_storing(api, services)
+    _declare_reading(api, services)
+
+    @api.operation(
+        "DELETE", f"{FILES}/<file_id>", summary="Delete a file", tags=("files",), security=(USER,),
+        ok=(204, None), errors=(Unauthorized, NotFound),
+    )  # fmt: skip
+    async def delete_file(file_id: str) -> None:
+        """Its key is destroyed at once; its replicas go from nodes that are there now, and from the others when they are back."""
+        await services.files.delete(asking_user(), _file_id(file_id))
+
+
+def _declare_storing(api: Operations, services: Services) -> None:
+    @api.operation(
+        "PUT", FILES, summary="Store a file", tags=("files",), security=(USER,),
+        query=PutQuery, raw="application/octet-stream", ok=(201, FileView), errors=_STORING, max_body_bytes=None,
+    )  # fmt: skip
+    async def put_file(query: PutQuery) -> Response:
+        """The body is the file, streamed. The answer comes when every replica is durable. A request that breaks off leaves nothing."""
+        request = current_request()
+        return await _store(services, query.filename, request.content_length, query.replicas, request.body)
+
+    @api.operation(
+        "POST", FILES, summary="Store a file from a form", tags=("files",), security=(USER,),
+        raw="multipart/form-data", ok=(201, FileView), errors=_STORING, max_body_bytes=None,
+    )  # fmt: skip
+    async def post_file() -> Response:
+        """The first part with a file name is stored under that name; a field `replicas` may come before it."""
+        request = current_request()
+        replicas: int | None = None
+        async for part in read_form(request.body, request.content_type or ""):
+            if isinstance(part, FilePart):
+                content = cast(AsyncIterator[bytes], part)
+                return await _store(services, part.filename, None, replicas, content)
+            replicas = _replicas(part) if part.name == "replicas" else replicas
+        raise Invalid("the form must have a file")
+
+
+def _declare_reading(api: Operations, services: Services) -> None:
+    @api.operation(
+        "GET", FILES, summary="List files", tags=("files",), security=(USER,),
+        query=Page, ok=(200, FilesView), errors=(Unauthorized, Invalid),
+    )  # fmt: skip
+    async def list_files(query: Page) -> FilesView:
+        """Newest first."""
+        after = decode_cursor(query.cursor, tuple[datetime, UUID])
+        files = await services.files.page(asking_user(), (after[0], FileId(after[1])) if after else None, query.limit)
+        is_full = len(files) == query.limit
+        following = encode_cursor((files[-1].created_at, files[-1].id)) if is_full else None
+        return FilesView([file_view(file) for file in files], following)
+
+    @api.operation(
+        "GET", f"{FILES}/<file_id>", summary="One file, with its health", tags=("files",), security=(USER,),
+        ok=(200, FileView), errors=(Unauthorized, NotFound),
+    )  # fmt: skip
+    async def get_file(file_id: str) -> FileView:
+        """Health counts replicas on nodes that are there now."""
+        details = await services.files.details(asking_user(), _file_id(file_id))
+        return file_view(details.file, HealthView(details.replicas_live, None))
+
+    @api.operation(
+        "GET", f"{FILES}/<file_id>/download", summary="Download a file", tags=("files",), security=(USER,),
+        produces="application/octet-stream", errors=(Unauthorized, NotFound, Conflict, TooFewCopies, Unavailable),
+    )  # fmt: skip
+    async def download_file(file_id: str) -> Response:
+        """Streamed, with ranges and conditions. Every byte was authenticated before it leaves."""
+        file = await services.files.find_ready(asking_user(), _file_id(file_id))
+        facts = ObjectFacts(
+            size_bytes=file.size_bytes or 0,
+            etag=file.id.hex,  # a file never changes under its id
+            last_modified=file.ready_at or file.created_at,
+            filename=file.name,
+        )
+        return await object_response(lambda begin, end: services.downloads.open_range(file, begin, end), facts)
+
+
+async def _store(
+    services: Services, filename: str, size_bytes: int | None, replicas: int | None, body: AsyncIterator[bytes]
+) -> Response:
+    file = await services.uploads.store_stream(asking_user(), filename, size_bytes, replicas, body)
+    return json_response(file_view(file), 201, {"Location": f"{FILES}/{file.id}"})
+
+
+def _file_id(text: str) -> FileId:
+    found = parse_uuid(text)
+    if found is None:
+        raise NotFound("there is no such file")
+    return FileId(found)
+
+
+def _replicas(field: Field) -> int:
+    try:
+        return int(field.value.strip())
+    except ValueError:
+        raise Invalid(f"replicas must be a whole number; got {field.value[:50]!r}") from None

@@ -1,0 +1,67 @@
+"""Is it well? One answer for people and load balancers, with a reason for each part that is not."""
+
+from typing import Literal
+
+import msgspec
+from quart import Response
+
+from fsn import __version__
+from fsn.coord.services import Services
+from fsn.core.errors import Unavailable
+from fsn.web.operations import Operations, json_response
+
+__all__ = ["declare_health"]
+
+PING_SECONDS = 2.0
+State = Literal["ok", "degraded"]
+
+
+class PartView(msgspec.Struct, omit_defaults=True):
+    """One part; `reason` says why it is not ok."""
+
+    status: State
+    reason: str = ""
+
+
+class HealthView(msgspec.Struct):
+    """`ok` when every part is. A degraded coordinator answers 503 when its database is away, else 200."""
+
+    status: State
+    version: str
+    database: PartView
+    p2p: PartView
+    nodes: PartView
+    nodes_online: int
+
+
+def declare_health(api: Operations, services: Services) -> None:
+    """Add the health operation."""
+
+    @api.operation("GET", "/health", summary="Is the coordinator well?", tags=("health",), ok=(200, HealthView))
+    async def health() -> Response:
+        """Asks the database, looks at the listener, counts nodes."""
+        online = services.membership.counts["online"]
+        database, p2p, nodes = await _database(services), _p2p(services), _nodes(services, online)
+        parts = (database, p2p, nodes)
+        status: State = "ok" if all(part.status == "ok" for part in parts) else "degraded"
+        view = HealthView(status, __version__, database, p2p, nodes, online)
+        return json_response(view, 503 if database.status != "ok" else 200)
+
+
+async def _database(services: Services) -> PartView:
+    try:
+        await services.db.ping(PING_SECONDS)
+    except Unavailable as error:
+        return PartView("degraded", error.message)
+    return PartView("ok")
+
+
+def _p2p(services: Services) -> PartView:
+    return PartView("ok") if services.transport.addresses else PartView("degraded", "not listening")
+
+
+def _nodes(services: Services, online: int) -> PartView:
+    wanted = services.uploads.replicas(None)
+    if online >= wanted:
+        return PartView("ok")
+    return PartView("degraded", f"{online} nodes are online; {wanted} are needed to store files")

@@ -1,0 +1,168 @@
+"""Nodes over HTTP: anybody may look, nodes register."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+
+from fsn.coord.catalog import NodeRecord
+from fsn.coord.registration import NodeApplication
+from fsn.coord.services import Services
+from fsn.core.errors import Conflict, Invalid, NotFound, Unauthorized
+from fsn.core.ids import NodeId, UserId, parse_uuid
+from fsn.web.api.paging import Page, decode_cursor, encode_cursor
+from fsn.web.operations import Operations, RequestModel
+from fsn.web.quart_front import current_request
+
+__all__ = ["declare_nodes"]
+
+NODES = "/api/v1/nodes"
+Hex32 = Annotated[str, msgspec.Meta(pattern="^[0-9a-fA-F]{64}$", description="32 bytes in hexadecimal")]
+Addresses = Callable[[str], tuple[str, ...]]
+"""Where nodes that came by this host name find the coordinator, as multiaddresses."""
+
+
+class NodeView(msgspec.Struct):
+    """A storage node as anybody may see it; sizes in bytes. `uptime` is null as long as it is not accounted for."""
+
+    id: UUID
+    name: str
+    status: str
+    peer_id: str
+    region: str | None
+    capacity_bytes: int
+    used_bytes: int
+    chunk_count: int
+    version: str
+    reputation: float
+    uptime: float | None
+    registered_at: datetime
+    last_seen_at: datetime | None
+
+
+class NodesView(msgspec.Struct):
+    """A page of nodes."""
+
+    nodes: list[NodeView]
+    next_cursor: str | None
+
+
+class ChallengeBody(RequestModel, frozen=True, kw_only=True):
+    """The node's Ed25519 public key."""
+
+    public_key: Hex32
+
+
+class ChallengeView(msgspec.Struct):
+    """A nonce to be signed, in hexadecimal."""
+
+    nonce: str
+    expires_at: datetime
+
+
+class RegisterBody(RequestModel, frozen=True, kw_only=True):
+    """A node's application. The signature is over "fsn-register-v1" | nonce | public key."""
+
+    public_key: Hex32
+    name: str
+    capacity_bytes: Annotated[int, msgspec.Meta(ge=0, le=2**60)]
+    nonce: Annotated[str, msgspec.Meta(pattern="^[0-9a-fA-F]{80}$")]
+    signature: Annotated[str, msgspec.Meta(pattern="^[0-9a-fA-F]{128}$")]
+    region: Annotated[str, msgspec.Meta(min_length=1, max_length=100)] | None = None
+    operator_token: str | None = None
+
+
+class CoordinatorView(msgspec.Struct):
+    """A coordinator's libp2p identity and where it listens."""
+
+    peer_id: str
+    addresses: list[str]
+
+
+class RegisteredView(msgspec.Struct):
+    """What the node keeps. The API key is shown this once."""
+
+    node_id: UUID
+    api_key: str
+    coordinator: CoordinatorView
+
+
+def declare_nodes(api: Operations, services: Services, addresses: Addresses) -> None:
+    """Add the operations on nodes."""
+    registrar = services.registrar
+
+    @api.operation(
+        "GET", NODES, summary="List storage nodes", tags=("nodes",),
+        query=Page, ok=(200, NodesView), errors=(Invalid,),
+    )  # fmt: skip
+    async def list_nodes(query: Page) -> NodesView:
+        """In the order of their ids."""
+        after = decode_cursor(query.cursor, UUID)
+        records = await registrar.nodes(NodeId(after) if after else None, query.limit)
+        is_full = len(records) == query.limit
+        return NodesView([_view(services, r) for r in records], encode_cursor(records[-1].id) if is_full else None)
+
+    @api.operation(
+        "GET", f"{NODES}/<node_id>", summary="One storage node", tags=("nodes",),
+        ok=(200, NodeView), errors=(NotFound,),
+    )  # fmt: skip
+    async def get_node(node_id: str) -> NodeView:
+        """As anybody may see it."""
+        found = parse_uuid(node_id)
+        if found is None:
+            raise NotFound("there is no such node")
+        return _view(services, await registrar.node(NodeId(found)))
+
+    @api.operation(
+        "POST", f"{NODES}/challenge", summary="Ask for a nonce to sign", tags=("nodes",),
+        body=ChallengeBody, ok=(200, ChallengeView), errors=(Invalid,),
+    )  # fmt: skip
+    async def challenge(body: ChallengeBody) -> ChallengeView:
+        """Good for one registration with this key, within five minutes."""
+        given = registrar.challenge(bytes.fromhex(body.public_key))
+        return ChallengeView(given.nonce.hex(), given.expires_at)
+
+    @api.operation(
+        "POST", f"{NODES}/register", summary="Register a storage node", tags=("nodes",),
+        body=RegisterBody, ok=(201, RegisteredView), errors=(Invalid, Unauthorized, Conflict),
+    )  # fmt: skip
+    async def register_node(body: RegisterBody) -> RegisteredView:
+        """Registering again with the same key is the same node with a new API key."""
+        registered = await registrar.register(_application(services, body))
+        found = addresses(current_request().host)
+        return RegisteredView(
+            registered.node, registered.api_key, CoordinatorView(services.transport.peer, list(found))
+        )
+
+
+def _application(services: Services, body: RegisterBody) -> NodeApplication:
+    operator: UserId | None = services.accounts.authenticate(body.operator_token) if body.operator_token else None
+    return NodeApplication(
+        public_key=bytes.fromhex(body.public_key),
+        name=body.name,
+        capacity_bytes=body.capacity_bytes,
+        region=body.region,
+        operator=operator,
+        nonce=bytes.fromhex(body.nonce),
+        signature=bytes.fromhex(body.signature),
+    )
+
+
+def _view(services: Services, record: NodeRecord) -> NodeView:
+    return NodeView(
+        id=record.id,
+        name=record.name,
+        status=services.membership.status(record),
+        peer_id=record.peer_id,
+        region=record.region,
+        capacity_bytes=record.capacity_bytes,
+        used_bytes=record.used_bytes,
+        chunk_count=record.chunk_count,
+        version=record.version,
+        reputation=record.reputation,
+        uptime=None,
+        registered_at=record.registered_at,
+        last_seen_at=record.last_seen_at,
+    )

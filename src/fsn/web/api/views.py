@@ -1,0 +1,51 @@
+"""What files look like over HTTP."""
+
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+
+from fsn.coord.catalog import StoredFile
+
+__all__ = ["FileView", "FilesView", "HealthView", "file_view"]
+
+
+class HealthView(msgspec.Struct):
+    """How well a file is kept: live replicas of its worst chunk (null without chunks), and when all were last proved (null: never)."""
+
+    live_replicas: int | None
+    proved_at: datetime | None
+
+
+class FileView(msgspec.Struct):
+    """A file. `size_bytes` is null while a stream of unknown length comes in; `health` comes with one file, not with lists."""
+
+    id: UUID
+    filename: str
+    size_bytes: int | None
+    status: str
+    replicas: int
+    created_at: datetime
+    ready_at: datetime | None
+    health: HealthView | msgspec.UnsetType = msgspec.UNSET
+
+
+class FilesView(msgspec.Struct):
+    """A page of files."""
+
+    files: list[FileView]
+    next_cursor: str | None
+
+
+def file_view(file: StoredFile, health: HealthView | msgspec.UnsetType = msgspec.UNSET) -> FileView:
+    """`file` for its owner."""
+    return FileView(
+        id=file.id,
+        filename=file.name,
+        size_bytes=file.size_bytes,
+        status=file.status,
+        replicas=file.pieces,
+        created_at=file.created_at,
+        ready_at=file.ready_at,
+        health=health,
+    )

@@ -7,6 +7,7 @@ from contextlib import aclosing
 import psycopg
 import pytest
 import trio
+import trio.testing
 from psycopg.conninfo import make_conninfo
 
 from fsn.coord.database.driver import TrioConnection

@@ -207,8 +207,6 @@ class _Door:
         if rest[1:] == ["chunk"]:
             await self._count_chunk(upload, int(query["index"]), body)
         if rest[1:] == ["complete"]:
-            if upload.status == "ready":
-                return 409, {"code": "conflict", "detail": "the upload is complete already"}
             upload.data = b"".join(upload.chunks[i] for i in sorted(upload.chunks))
             upload.status, upload.etag = "ready", f'"{upload.id}"'
             self.fake.files[upload.id] = upload
@@ -217,7 +215,8 @@ class _Door:
             "upload_id": upload_id,
             "file_id": upload.id,
             "chunk_size": CHUNK,
-            "received": sorted(upload.chunks),
+            "size_bytes": upload.size_bytes,
+            "received": [[i, i] for i in sorted(upload.chunks)],
         }
 
     async def _count_chunk(self, upload: Stored, index: int, body: bytes) -> None:

@@ -135,13 +135,17 @@ async def test_steps_resume_in_another_call(client: Client, coordinator: FakeCoo
         )
     assert scope.cancelled_caught
     coordinator.requests.clear()
+    path.write_bytes(DATA[: 6 * CHUNK + 1])
+    with pytest.raises(errors.Conflict, match="6001"):
+        await client.upload_resumable(path, upload_id=ids[0])
+    path.write_bytes(DATA[: 6 * CHUNK])
     await client.upload_resumable(path, upload_id=ids[0])
     assert stored(coordinator) == [("x", DATA[: 6 * CHUNK])]
     assert sum(path.endswith("/chunk") for _, path in coordinator.requests) <= 2
 
 
 async def test_lost_answer_to_complete(client: Client, coordinator: FakeCoordinator, tmp_path: Path) -> None:
-    """When the answer to complete is lost, the file that is ready on the server is the result."""
+    """When the answer to complete is lost, it is asked for again."""
     path = tmp_path / "x"
     path.write_bytes(b"abc")
 

@@ -10,8 +10,8 @@ import trio
 from fsn.client.connection import Connection
 from fsn.client.sources import LocalFile, Progress, Source, open_local_file, open_source
 from fsn.client.values import File, UploadState, structure
-from fsn.core.errors import Conflict, FsnError, Invalid, NotFound, ProtocolViolation
-from fsn.core.ids import FileId, UploadId
+from fsn.core.errors import Conflict, FsnError, Invalid, ProtocolViolation
+from fsn.core.ids import UploadId
 
 __all__ = ["upload", "upload_resumable"]
 
@@ -51,12 +51,20 @@ async def upload_resumable(
             state = await _initiate(connection, filename or Path(path).name, file.size_bytes, replicas)
         else:
             state = await _state(connection, upload_id)
+            _check_same_size(file, state)
         if started is not None:
             started(state.upload_id)
         sending = _Sending(connection, file, state, progress)
         await sending.send_all(parallel)
         file.check_unchanged()
         return await _complete(connection, state)
+
+
+def _check_same_size(file: LocalFile, state: UploadState) -> None:
+    if state.size_bytes not in (None, file.size_bytes):
+        raise Conflict(
+            f"the upload was begun for {state.size_bytes} bytes; {file.path} has {file.size_bytes}", code="file_changed"
+        )
 
 
 async def _initiate(connection: Connection, filename: str, size_bytes: int, replicas: int | None) -> UploadState:
@@ -69,23 +77,9 @@ async def _state(connection: Connection, upload_id: UploadId) -> UploadState:
 
 
 async def _complete(connection: Connection, state: UploadState) -> File:
-    """Complete the upload. If the answer to a first try was lost, the second finds it complete already: that is success, too."""
+    """Complete the upload; a second time, when the answer to a first was lost, is a success as well."""
     path = f"/api/v1/files/upload/{state.upload_id}/complete"
-    try:
-        return structure(await connection.call("POST", path, body={}, idempotent=True), File)
-    except Conflict as conflict:
-        file = await _ready_file(connection, state.file_id)
-        if file is None:
-            raise conflict from None
-        return file
-
-
-async def _ready_file(connection: Connection, file_id: FileId) -> File | None:
-    try:
-        file = structure(await connection.call("GET", f"/api/v1/files/{file_id}"), File)
-    except NotFound:
-        return None
-    return file if file.status == "ready" else None
+    return structure(await connection.call("POST", path, idempotent=True), File)
 
 
 @attrs.define(eq=False)
@@ -102,7 +96,7 @@ class _Sending:
         if self.state.chunk_size <= 0:
             raise ProtocolViolation(f"a chunk size above zero is wanted; the server says {self.state.chunk_size}")
         count = -(-self.file.size_bytes // self.state.chunk_size)
-        self.missing = set(range(count)) - set(self.state.received)
+        self.missing = set(range(count)) - set(self.state.received_indexes())
 
     async def send_all(self, parallel: int) -> None:
         """Rounds of sending what is missing, until all is stored. A round that stored nothing counts as a failure; after as
@@ -122,7 +116,7 @@ class _Sending:
     async def _ask_what_is_missing(self) -> None:
         """A chunk whose answer was lost may be stored: the server knows."""
         state = await _state(self.connection, self.state.upload_id)
-        self.missing -= set(state.received)
+        self.missing -= set(state.received_indexes())
         self._tell()
 
     async def _send_round(self, parallel: int, *, ask_first: bool) -> FsnError | None:

@@ -1,8 +1,9 @@
 """What the HTTP API answers, as frozen values: structured from JSON, unknown members ignored (fields are only ever added)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
+from itertools import chain
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -55,18 +56,27 @@ class File:
     status: str
     replicas: int | None = None
     created_at: datetime | None = None
+    ready_at: datetime | None = None
     health: FileHealth | None = None
 
 
 @attrs.frozen
 class UploadState:
-    """An upload in steps: what the server wants, and (from a status request) the indexes of the chunks that are stored."""
+    """An upload in steps. `received` are ranges (first, last) of chunks that are stored; a server may leave some out of a long list.
+
+    Initiating does not tell `size_bytes` and `received`; a status request does.
+    """
 
     upload_id: UploadId
     file_id: FileId
     chunk_size: int
     expires_at: datetime | None = None
-    received: tuple[int, ...] = ()
+    size_bytes: int | None = None
+    received: tuple[tuple[int, int], ...] = ()
+
+    def received_indexes(self) -> Iterator[int]:
+        """Every index in `received`."""
+        return chain.from_iterable(range(first, last + 1) for first, last in self.received)
 
 
 @attrs.frozen
@@ -96,6 +106,7 @@ class Node:
     status: str
     capacity_bytes: int | None = None
     used_bytes: int | None = None
+    chunk_count: int | None = None
     uptime: float | None = None
     reputation: float | None = None
     region: str | None = None

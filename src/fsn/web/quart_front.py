@@ -1,7 +1,7 @@
 """Quart-Trio with a request body that is pulled: back-pressure, a counted limit, and a handler that ends when its client leaves."""
 
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from types import TracebackType
 from typing import Any, cast
 
@@ -151,15 +151,23 @@ class FrontHTTPConnection(TrioASGIHTTPConnection):
         response = await self.app.handle_request(request)
         try:
             await self._send_response(send, cast(Any, response))
-        except FsnError as error:
+        except* FsnError as group:
             # Too late for another status: leave the response unfinished, so that the server cuts the connection.
-            log.warning("http_response_cut", code=error.code, reason=error.message)
+            log.warning("http_response_cut", reasons=[str(error) for error in _leaves(group)])
 
     async def _cancel_on_disconnect(self, scope: trio.CancelScope, body: PullBody) -> None:
         wait = self.scope["extensions"].get(WAIT_DISCONNECT)
         await (body.wait_disconnect() if wait is None else cast(Any, wait)())
         if not self._is_answered:  # else this is only the end of our own response
             scope.cancel()
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
 
 
 class FrontQuart(QuartTrio):

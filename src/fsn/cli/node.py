@@ -24,7 +24,7 @@ from fsn.node.data_folder import is_in_use, read_ports
 from fsn.node.registration import Application, Initialised, initialise, load_node_config
 from fsn.p2p.config import P2pConfig
 from fsn.runtime.config import config_as_toml
-from fsn.runtime.logs import configure_logs
+from fsn.runtime.logs import LogConfig, configure_logs
 
 __all__ = ["node"]
 
@@ -115,6 +115,7 @@ def init(
         p2p=P2pConfig(tcp_port=p2p_port),
         admin=AdminConfig(port=admin_port),
     )
+    configure_logs(LogConfig(level="warning"))
     _tell_initialised(trio.run(initialise, application), as_json=as_json)
 
 

@@ -102,7 +102,7 @@ def test_concurrent_processes(empty_database_dsn: str, folder: Path) -> None:
     """Of four processes that start together one applies each file, and all return with the newest version there."""
     command = [sys.executable, "-c", MIGRATE, empty_database_dsn, str(folder)]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
-    answers = sorted(process.communicate(timeout=30)[0].strip() for process in processes)
+    answers = sorted(process.communicate(timeout=60)[0].strip() for process in processes)
     assert answers == ["[1, 2]", "[]", "[]", "[]"]
 
 

@@ -16,7 +16,7 @@ from fsn.core.errors import Unavailable
 @pytest.fixture
 async def small(empty_database_dsn: str) -> AsyncIterator[Pool]:
     with trio.fail_after(30):
-        async with open_pool(empty_database_dsn, PoolConfig(size=2, acquire_seconds=0.2)) as pool:
+        async with open_pool(empty_database_dsn, PoolConfig(size=2)) as pool:
             await pool.execute("create table things (id int primary key, name text)")
             yield pool
 
@@ -58,8 +58,10 @@ async def test_connections_are_reused(small: Pool) -> None:
 async def test_size_and_wait_are_bounded(small: Pool) -> None:
     """When all connections are out, the next one waits for acquire_seconds and gets Unavailable; one given back is taken."""
     async with small.connection(), small.connection():
-        with pytest.raises(Unavailable, match=r"of 2.* within 0\.2 s"):
+        small.config = attrs.evolve(small.config, acquire_seconds=0.1)
+        with pytest.raises(Unavailable, match=r"of 2.* within 0\.1 s"):
             await small.fetch_one("select 1")
+    small.config = PoolConfig(size=2)
     assert await small.fetch_one("select 1") == (1,)
 
 

@@ -220,6 +220,7 @@ async def test_head_has_the_headers_and_no_body(start_server: StartServer) -> No
     [
         (b"PUT /take HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"400"),
         (b"GET ?a=b HTTP/1.1\r\nHost: a\r\n\r\n", b"400"),
+        (b"HEAD ?a=b HTTP/1.1\r\nHost: a\r\n\r\n", b"400"),
         (b"GET http://[ HTTP/1.1\r\nHost: a\r\n\r\n", b"400"),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"400"),
         (b"GET / HTTP/1.1\r\n\r\n", b"400"),
@@ -233,6 +234,7 @@ async def test_head_has_the_headers_and_no_body(start_server: StartServer) -> No
     ids=[
         "smuggling",
         "no-path",
+        "head",
         "bad-address",
         "http2",
         "no-host",

@@ -32,6 +32,7 @@ class FrontProtocol(H11Protocol):
     connection: h11.Connection
     _head = b""
     _over = False
+    _is_head = False
 
     @property
     def is_over(self) -> bool:
@@ -104,6 +105,7 @@ class FrontProtocol(H11Protocol):
 
     async def _begin(self, request: h11.Request) -> None:
         await self.send(Updated(idle=False))
+        self._is_head = request.method == b"HEAD"
         if (fault := _fault(request)) is not None:
             await self._refuse(400, fault)
         else:
@@ -174,14 +176,15 @@ class FrontProtocol(H11Protocol):
                 (b"connection", b"close"),
             ]
             await self._send_h11_event(_response(status, [*headers, *self.config.response_headers("h11")]))
-            await self._send_h11_event(h11.Data(data=body))
+            if not self._is_head:
+                await self._send_h11_event(h11.Data(data=body))
             await self._send_h11_event(h11.EndOfMessage())
         await self.send(Closed())
 
 
 def _problem(status: int, detail: str) -> dict[str, object]:
     title = HTTPStatus(status).phrase
-    return {"type": "about:blank", "title": title, "status": status, "detail": detail, "code": "bad_http"}
+    return {"type": "urn:fsn:problem:bad_http", "title": title, "status": status, "detail": detail, "code": "bad_http"}
 
 
 def _response(status: int, headers: list[tuple[bytes, bytes]]) -> h11.Response:

@@ -16,8 +16,8 @@ def announced_addresses(listening: Sequence[str], host: str) -> tuple[str, ...]:
     """
     found = []
     for text in listening:
-        address = parse_tcp_address(text)
-        if not ipaddress.ip_address(address.host).is_unspecified:
+        address = _tcp_address(text)
+        if address is None or not ipaddress.ip_address(address.host).is_unspecified:
             found.append(text)
         elif name := _name_of(host):
             found.append(_format(name, address.port))

@@ -6,7 +6,7 @@ Imports py-libp2p: only the door in `libp2p.py` imports this module, when a tran
 import importlib.metadata
 import logging
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import libp2p.network.connection.swarm_connection as swarm_connection
 import structlog
@@ -15,14 +15,12 @@ from libp2p.abc import IHost, INetStream
 from libp2p.network.config import RetryConfig
 from libp2p.network.stream.exceptions import StreamError
 from libp2p.network.swarm import Swarm
-from libp2p.security.secure_session import SecureSession
-from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
 
 from fsn.core.errors import ConfigError
 
-__all__ = ["check_library", "harden", "swarm_of"]
+__all__ = ["VERSIONS", "check_library", "check_names", "harden", "swarm_of"]
 
-_VERSIONS: Final[Mapping[str, str]] = {"libp2p": "0.8.1", "noiseprotocol": "0.3.1"}
+VERSIONS: Final[Mapping[str, str]] = {"libp2p": "0.8.1", "noiseprotocol": "0.3.1"}
 _SILENCED: Final = (
     # They log what our own errors say already, some with a stack trace per failed dial or refused stream (B17).
     "libp2p.host.basic_host",
@@ -34,25 +32,35 @@ _SILENCED: Final = (
 _log = structlog.get_logger("fsn.p2p")
 
 
-def check_library() -> None:
-    """Raise `ConfigError` unless the installed py-libp2p is the one whose private names we lean on, and has them."""
-    for package, wanted in _VERSIONS.items():
+def check_library(versions: Mapping[str, str] = VERSIONS) -> None:
+    """Raise `ConfigError` unless exactly these versions are installed: we lean on private names of theirs."""
+    for package, wanted in versions.items():
         found = importlib.metadata.version(package)
         if found != wanted:
-            raise ConfigError(f"{package} {wanted} is needed, for its private names are used; {found} is installed")
-    for owner, name in (
-        (MuxerMultistream, "_selector"),
-        (MuxerMultistream, "_annotate_connection"),
-        (SecureSession, "conn"),
-        (Swarm, "connections"),
-        (swarm_connection, "logging"),
+            raise ConfigError(f"{package} {wanted} is needed, for private names of it are used; {found} is installed")
+
+
+def check_names(host: IHost) -> None:
+    """Raise `ConfigError` when a private name that we lean on is not where it was (a patched or vendored library)."""
+    swarm = swarm_of(host)
+    for owner, names in (
+        (
+            swarm,
+            ("connections", "notifees", "upgrader", "retry_config", "common_stream_handler", "_negative_peer_cache"),
+        ),
+        (swarm.upgrader, ("muxer_multistream", "security_multistream")),
+        (swarm.upgrader.muxer_multistream, ("_selector", "_annotate_connection", "negotiate_timeout")),
+        (swarm._negative_peer_cache, ("_ttl",)),
+        (swarm_connection, ("logging",)),
     ):
-        if not (hasattr(owner, name) or name in getattr(owner, "__annotations__", ()) or _sets(owner, name)):
-            raise ConfigError(f"py-libp2p has no {getattr(owner, '__name__', owner)}.{name} any more")
+        for name in names:
+            if not hasattr(owner, name):
+                raise ConfigError(f"py-libp2p {VERSIONS['libp2p']} has no {name} in {owner!r}; its files were changed")
 
 
 def harden(host: IHost) -> None:
-    """Put all repairs on a host that is not running yet."""
+    """Put all repairs on a host that is not running yet. Raises `ConfigError` when it is not as it should be."""
+    check_names(host)
     _quiet_logs()
     _guard_streams(swarm_of(host))
     _stop_identifying(swarm_of(host))
@@ -65,10 +73,6 @@ def swarm_of(host: IHost) -> Swarm:
     if not isinstance(network, Swarm):
         raise ConfigError(f"py-libp2p's Swarm was expected; got {type(network).__name__}")
     return network
-
-
-def _sets(owner: Any, name: str) -> bool:
-    return name in getattr(getattr(owner, "__init__", None), "__code__", compile("", "", "exec")).co_names
 
 
 def _guard_streams(swarm: Swarm) -> None:

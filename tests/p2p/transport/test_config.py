@@ -1,0 +1,72 @@
+"""Settings and addresses: what is understood, and that every mistake is named."""
+
+import pytest
+
+from fsn.core.errors import ConfigError, Invalid
+from fsn.core.ids import PeerId
+from fsn.p2p.config import P2pConfig
+from fsn.p2p.transport.addresses import TcpAddress, format_tcp_address, parse_tcp_address
+
+
+def test_the_defaults_are_valid() -> None:
+    """A peer without any settings listens on TCP 4001 of every interface."""
+    config = P2pConfig()
+    assert (config.listen_host, config.tcp_port, config.quic_port) == ("0.0.0.0", 4001, None)
+
+
+def test_every_mistake_is_named_at_once() -> None:
+    """One error names all fields that are wrong."""
+    with pytest.raises(ConfigError) as error:
+        P2pConfig(
+            listen_host="example.org",
+            tcp_port=70000,
+            quic_port=4001,
+            announce=("/ip4/1.2.3.4/udp/1/quic-v1",),
+            max_peers=0,
+            window_bytes=-1,
+        )
+    for word in ("listen_host", "tcp_port", "QUIC is not there yet", "announce", "max_peers", "window_bytes"):
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("/ip4/192.0.2.1/tcp/4001", TcpAddress("192.0.2.1", 4001)),
+        ("/ip6/2001:db8::1/tcp/1", TcpAddress("2001:db8::1", 1)),
+        ("/dns4/example.org/tcp/4001/p2p/12D3KooX", TcpAddress("example.org", 4001, PeerId("12D3KooX"))),
+    ],
+)
+def test_tcp_addresses_are_understood(text: str, address: TcpAddress) -> None:
+    """Host, port and peer are read from a TCP multiaddress."""
+    assert parse_tcp_address(text) == address
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "ip4/192.0.2.1/tcp/1",
+        "//ip4/192.0.2.1/tcp/1",
+        "/ip4/192.0.2.1/udp/1/quic-v1",
+        "/ip4/192.0.2.1/tcp/1/ws",
+        "/ip4/192.0.2.1/tcp/1/p2p/",
+        "/ip4/192.0.2.1/tcp/1/p2p/X/p2p-circuit",
+        "/ip4/192.0.2.1/tcp/65536",
+        "/ip4/192.0.2.1/tcp/0000099999",
+        "/ip4/192.0.2.1/tcp/-1",
+        "/ip4/::1/tcp/1",
+        "/ip6/192.0.2.1/tcp/1",
+        "/dns//tcp/1",
+    ],
+)
+def test_other_addresses_are_refused(text: str) -> None:
+    """Other transports and malformed text are no TCP addresses."""
+    with pytest.raises(Invalid):
+        parse_tcp_address(text)
+
+
+def test_addresses_are_written_as_they_are_read() -> None:
+    """Formatting and parsing agree for both IP versions."""
+    for host in ("192.0.2.1", "2001:db8::1"):
+        assert parse_tcp_address(format_tcp_address(host, 4001)) == TcpAddress(host, 4001)

@@ -91,3 +91,19 @@ def test_wrapper_passes_arguments(name: str, tmp_path: Path) -> None:
         [tmp_path / name, "init", "--name", "Test Node"], capture_output=True, text=True, timeout=30, check=False
     )
     assert (result.returncode, result.stdout) == (5, "init|--name|Test Node|")
+
+
+def test_demo_does_not_mix_with_an_earlier_one(tmp_path: Path) -> None:
+    """A folder of an earlier demo is refused, and left alone."""
+    (tmp_path / "coordinator").mkdir()
+    result = CliRunner().invoke(fsn, ["demo", "--data-dir", str(tmp_path)], prog_name="fsn")
+    assert result.exit_code == 5
+    assert "earlier demo" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["coordinator"]
+
+
+def test_demo_wants_room(tmp_path: Path) -> None:
+    """A demo that cannot fit is refused before anything starts, with what to do."""
+    result = CliRunner().invoke(fsn, ["demo", "--data-dir", str(tmp_path), "--size", "1EB"], prog_name="fsn")
+    assert result.exit_code == 9
+    assert "--size" in result.stderr

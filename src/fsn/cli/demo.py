@@ -18,7 +18,7 @@ from fsn.cli.exits import json_option, print_json
 from fsn.cli.local_network import Daemon, LocalNetwork, free_port, make_folder, open_local_network
 from fsn.cli.progress import ShowProgress, open_progress
 from fsn.client import Client, File
-from fsn.core.errors import ConfigError, Corrupt
+from fsn.core.errors import ConfigError, Conflict, Corrupt
 from fsn.core.units import format_size, parse_size
 
 __all__ = ["demo"]
@@ -67,7 +67,7 @@ class Sent:
     "--nodes", type=click.IntRange(4, 50), default=5, show_default=True, help="Storage nodes (one is killed)."
 )
 @click.option("--size", default="100MB", show_default=True, help="Size of the random files that are made.")
-@click.option("--data-dir", type=click.Path(file_okay=False, path_type=Path), help="Keep everything in this folder.")
+@click.option("--data-dir", type=click.Path(file_okay=False, path_type=Path), help="Use this new folder, and leave it.")
 @click.option("--keep", is_flag=True, help="Leave the network running until Ctrl-C.")
 @click.option("--http-port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any.")
 @json_option
@@ -102,6 +102,9 @@ def demo(
 def _folder(wanted: Path | None) -> Iterator[Path]:
     """The folder for everything: a new one, removed at the end, unless the user names one, which stays."""
     if wanted is not None:
+        if (wanted / "coordinator").exists():
+            # its nodes know their coordinator by the ports of that run
+            raise Conflict(f"{wanted} holds an earlier demo; remove it, or give another --data-dir")
         make_folder(wanted)
         yield wanted.resolve()
         return

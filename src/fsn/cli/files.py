@@ -1,135 +1,28 @@
-"""A user's commands: register, login, logout, put, get, ls, rm, balance, quote."""
+"""A user's commands on files: put, get, ls, rm."""
 
 import functools
 import os
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, TypeVar
 from uuid import UUID
 
 import click
 import trio
 
-from fsn.cli.credentials import default_credentials
 from fsn.cli.exits import json_option, print_json
 from fsn.cli.progress import open_progress, printable
+from fsn.cli.session import url_option, with_client
 from fsn.client import Client, File
 from fsn.client.values import as_json as document_of
 from fsn.core.errors import Conflict, Invalid, NotFound
 from fsn.core.ids import FileId, parse_uuid
-from fsn.core.units import format_size, parse_size
+from fsn.core.units import format_size
 
-__all__ = ["balance", "get", "login", "logout", "ls", "put", "quote", "register", "rm"]
+__all__ = ["get", "ls", "put", "rm"]
 
-T = TypeVar("T")
-
-DEFAULT_URL = "http://localhost:8080"
 _STDIN_PIECE_BYTES = 256 * 1024
-
-
-url_option = click.option(
-    "--url",
-    envvar="FSN_URL",
-    default=DEFAULT_URL,
-    show_default=True,
-    show_envvar=True,
-    callback=lambda _context, _parameter, value: value.rstrip("/"),
-    help="The coordinator.",
-)
-password_file_option = click.option(
-    "--password-file",
-    type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
-    help="Read the password from this file's first line (- for standard input). Else FSN_PASSWORD, else a hidden prompt.",
-)
-
-
-def _password(file: Path | None, *, confirm: bool) -> str:
-    """From a file, the environment or a hidden prompt; never from the command line, which other users can see."""
-    if file is not None:
-        with click.open_file(str(file)) as lines:
-            return str(lines.readline()).rstrip("\r\n")
-    if "FSN_PASSWORD" in os.environ:
-        return os.environ["FSN_PASSWORD"]
-    if not sys.stdin.isatty():
-        raise Invalid("a password is wanted: set FSN_PASSWORD, give --password-file, or run this on a terminal")
-    return str(click.prompt("Password", hide_input=True, confirmation_prompt=confirm, err=True))
-
-
-def _open_client(url: str) -> Client:
-    token = os.environ.get("FSN_TOKEN") or default_credentials().token(url)
-    return Client(url, token)
-
-
-def _with_client(url: str, action: Callable[[Client], Awaitable[T]]) -> T:
-    """Run one action as the user who is logged in; its own waits are bounded by the client's timeouts."""
-
-    async def act() -> T:
-        async with _open_client(url) as client:
-            return await action(client)
-
-    return trio.run(act)
-
-
-def _logged_in(url: str, email: str, password: str, *, as_json_document: bool) -> None:
-    async def act() -> None:
-        async with Client(url) as client:
-            session = await client.login(email, password)
-        default_credentials().keep(url, session)
-        if as_json_document:
-            print_json({"user": document_of(session.user), "expires_at": session.expires_at.isoformat()})
-        else:
-            click.echo(f"Logged in at {url} as {printable(session.user.email)} ({session.user.credits} credits).")
-
-    trio.run(act)
-
-
-@click.command()
-@click.argument("email")
-@url_option
-@password_file_option
-@json_option
-def register(email: str, url: str, password_file: Path | None, as_json: bool) -> None:
-    """Make an account and log in.
-
-    \b
-    fsn register ann@example.com
-    FSN_PASSWORD=... fsn register ann@example.com --url https://storage.example.com
-    """
-    password = _password(password_file, confirm=True)
-
-    async def act() -> None:
-        async with Client(url) as client:
-            await client.register(email, password)
-
-    trio.run(act)
-    _logged_in(url, email, password, as_json_document=as_json)
-
-
-@click.command()
-@click.argument("email")
-@url_option
-@password_file_option
-@json_option
-def login(email: str, url: str, password_file: Path | None, as_json: bool) -> None:
-    """Log in; the token (not the password) is kept for this server, readable by you alone.
-
-    \b
-    fsn login ann@example.com
-    fsn login ann@example.com --password-file ~/.fsn-password
-    """
-    _logged_in(url, email, _password(password_file, confirm=False), as_json_document=as_json)
-
-
-@click.command()
-@url_option
-@json_option
-def logout(url: str, as_json: bool) -> None:
-    """Forget the token kept for this server."""
-    default_credentials().forget(url)
-    if as_json:
-        print_json({"url": url})
 
 
 def _check_local_names(paths: tuple[str, ...], filename: str | None) -> None:
@@ -185,7 +78,7 @@ def put(
                 click.echo(f"{file.id}  {printable(file.filename)}  {_size(file)}")
         return stored
 
-    stored = _with_client(url, act)
+    stored = with_client(url, act)
     if as_json:
         print_json({"files": document_of(stored)})
 
@@ -270,7 +163,7 @@ def get(id_or_name: str, output: str | None, force: bool, url: str, as_json: boo
             click.echo(f"{destination}  {_size(file)}")
         return None
 
-    _with_client(url, act)
+    with_client(url, act)
 
 
 def _size(file: File) -> str:
@@ -318,7 +211,7 @@ def ls(url: str, as_json: bool) -> None:
     async def act(client: Client) -> list[File]:
         return [file async for file in client.files()]
 
-    files = _with_client(url, act)
+    files = with_client(url, act)
     if as_json:
         print_json({"files": document_of(files)})
     else:
@@ -346,7 +239,7 @@ def rm(ids: tuple[str, ...], yes: bool, url: str, as_json: bool) -> None:
         for text in ids:
             await client.delete(FileId(UUID(text)))
 
-    _with_client(url, act)
+    with_client(url, act)
     if as_json:
         print_json({"deleted": list(ids)})
 
@@ -355,37 +248,3 @@ def _confirm(count: int) -> None:
     if not sys.stdin.isatty():
         raise Invalid("deleting is for good: say --yes where nobody can be asked")
     click.confirm(f"Delete {count} file{'s' * (count > 1)} for good?", abort=True, err=True)
-
-
-@click.command()
-@url_option
-@json_option
-def balance(url: str, as_json: bool) -> None:
-    """Show your credits."""
-
-    async def act(client: Client) -> Any:
-        return await client.balance()
-
-    found = _with_client(url, act)
-    if as_json:
-        print_json(document_of(found))
-    else:
-        click.echo(f"{found.balance:,.2f} credits")
-
-
-@click.command()
-@click.argument("size")
-@click.option("--replicas", type=click.IntRange(1, 10), help="Copies of every chunk.")
-@url_option
-@json_option
-def quote(size: str, replicas: int | None, url: str, as_json: bool) -> None:
-    """Show what storing SIZE (such as 10GB) costs for 30 days."""
-
-    async def act(client: Client) -> Any:
-        return await client.quote(parse_size(size), replicas)
-
-    found = _with_client(url, act)
-    if as_json:
-        print_json(document_of(found))
-    else:
-        click.echo(f"{found.cost:,.2f} credits for 30 days, {found.replicas} replicas")

@@ -28,15 +28,15 @@ class _Place:
 
 
 _COMMANDS: Mapping[str, _Place] = {
-    "register": _Place("fsn.cli.files", "register", "Make an account and log in."),
-    "login": _Place("fsn.cli.files", "login", "Log in; the token is kept for this server."),
-    "logout": _Place("fsn.cli.files", "logout", "Forget the token kept for this server."),
+    "register": _Place("fsn.cli.accounts", "register", "Make an account and log in."),
+    "login": _Place("fsn.cli.accounts", "login", "Log in; the token is kept for this server."),
+    "logout": _Place("fsn.cli.accounts", "logout", "Forget the token kept for this server."),
     "put": _Place("fsn.cli.files", "put", "Upload files, or standard input."),
     "get": _Place("fsn.cli.files", "get", "Download a file by id or name."),
     "ls": _Place("fsn.cli.files", "ls", "List your files."),
     "rm": _Place("fsn.cli.files", "rm", "Delete files for good."),
-    "balance": _Place("fsn.cli.files", "balance", "Show your credits."),
-    "quote": _Place("fsn.cli.files", "quote", "Show what storing so many bytes costs."),
+    "balance": _Place("fsn.cli.accounts", "balance", "Show your credits."),
+    "quote": _Place("fsn.cli.accounts", "quote", "Show what storing so many bytes costs."),
     "demo": _Place("fsn.cli.demo", "demo", "Run a whole network on this machine."),
     "coordinator": _Place("fsn.cli.coordinator", "coordinator", "Run and administer a coordinator."),
     "node": _Place("fsn.cli.node", "node", "Run and administer a storage node."),

@@ -427,7 +427,7 @@ async def clog(stream: trio.abc.SendStream) -> None:
     scope = trio.CancelScope()
     while not scope.cancelled_caught:
         with trio.move_on_after(0.02) as scope:
-            await stream.send_all(bytes(16 * 1024))
+            await stream.send_all(bytes(256 * 1024))
 
 
 async def assert_echoes(here: Transport, there: Transport, data: bytes = b"ping") -> None:

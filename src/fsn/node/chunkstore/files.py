@@ -5,9 +5,7 @@ import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
-
-import attrs
+from typing import Final, NamedTuple
 
 from fsn.core.errors import Corrupt, DiskFull, StorageError
 
@@ -16,9 +14,8 @@ __all__ = ["Files", "FolderEntry", "disk_errors", "read_errors"]
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
-@attrs.frozen
-class FolderEntry:
-    """One name in a folder; `size_bytes` is 0 for what is no regular file."""
+class FolderEntry(NamedTuple):
+    """One name in a folder; `size_bytes` is 0 for what is no regular file. A tuple: a start makes one for every chunk."""
 
     name: str
     is_folder: bool
@@ -78,11 +75,11 @@ class Files:
         except FileNotFoundError:
             return None
 
-    def entries(self, path: Path) -> list[FolderEntry]:
+    def entries(self, path: Path | str) -> list[FolderEntry]:
         """What is in the folder, sorted by name; nothing when there is no such folder."""
         try:
             with os.scandir(path) as found:
-                return sorted((_entry(item) for item in found), key=lambda entry: entry.name)
+                return sorted(map(_entry, found))
         except FileNotFoundError:
             return []
 
@@ -101,9 +98,9 @@ def _fsync(path: Path, flags: int) -> None:
 
 
 def _entry(item: os.DirEntry[str]) -> FolderEntry:
-    is_folder = item.is_dir(follow_symlinks=False)
-    size = item.stat(follow_symlinks=False).st_size if item.is_file(follow_symlinks=False) else 0
-    return FolderEntry(item.name, is_folder, size)
+    if item.is_file(follow_symlinks=False):
+        return FolderEntry(item.name, False, item.stat(follow_symlinks=False).st_size)
+    return FolderEntry(item.name, item.is_dir(follow_symlinks=False), 0)
 
 
 @contextlib.contextmanager

@@ -91,7 +91,7 @@ class Downloads:
     ) -> None:
         """Start fetching chunk after chunk; the channel's size bounds how far ahead of the reader."""
         first, last = begin // file.chunk_bytes, (end - 1) // file.chunk_bytes
-        async with slots:
+        with slots:
             for page in range(first, last + 1, PAGE_CHUNKS):
                 page_end = min(page + PAGE_CHUNKS - 1, last)
                 chunks = await chunks_between(self._db, file.id, page, page_end)
@@ -154,7 +154,7 @@ async def _pieces(
     slots: trio.MemoryReceiveChannel[_Slot], chunk_bytes: int, begin: int, end: int
 ) -> AsyncGenerator[bytes, None]:
     """The chunks' bytes in order, cut to the range."""
-    async with slots:
+    with slots:
         async for slot in slots:
             await slot.ready.wait()
             if slot.failure is not None:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 import trio
 
-from fsn.core.errors import ConfigError, Conflict, PeerRefused
+from fsn.core.errors import ConfigError, Conflict, Corrupt, PeerRefused
 from fsn.core.ids import PeerId
 from fsn.core.merkle import merkle_root
 from fsn.daemon.node import Node, open_node
@@ -134,6 +134,17 @@ async def test_ports_are_published_while_it_runs(config: NodeConfig) -> None:
         ports = json.loads(file.read_text())
         assert ports == {"admin": running.admin_port, "p2p_tcp": running.p2p_port, "p2p_quic": None}
         assert ports["admin"] and ports["p2p_tcp"]
+    assert not file.exists()
+
+
+async def test_ports_of_a_killed_node_are_forgotten(config: NodeConfig) -> None:
+    """Stale ports are gone before the next start listens, also when that start fails."""
+    file = config.data_dir / "ports.json"
+    file.write_text('{"admin": 1}')
+    (config.data_dir / "index.sqlite3").write_bytes(b"no index" * 1000)
+    with pytest.raises(Corrupt):
+        async with open_node(config):
+            raise AssertionError("must not open")
     assert not file.exists()
 
 

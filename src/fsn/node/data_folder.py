@@ -14,6 +14,7 @@ __all__ = [
     "API_KEY_NAME",
     "IDENTITY_NAME",
     "PORTS_NAME",
+    "forget_ports",
     "is_in_use",
     "locked_folder",
     "published_ports",
@@ -77,7 +78,12 @@ def published_ports(data_dir: Path, ports: Mapping[str, int | None]) -> Iterator
     try:
         yield
     finally:
-        (data_dir / PORTS_NAME).unlink(missing_ok=True)
+        forget_ports(data_dir)
+
+
+def forget_ports(data_dir: Path) -> None:
+    """Nothing listens here (any more); harmless when nothing is published."""
+    (data_dir / PORTS_NAME).unlink(missing_ok=True)
 
 
 def read_ports(data_dir: Path) -> Mapping[str, int | None]:

@@ -12,7 +12,7 @@ from fsn import __version__
 from fsn.core.ids import NodeId, PeerId
 from fsn.node.chunkstore.disk import DiskStore, open_disk_store
 from fsn.node.config import NodeConfig
-from fsn.node.data_folder import IDENTITY_NAME, locked_folder
+from fsn.node.data_folder import IDENTITY_NAME, forget_ports, locked_folder
 from fsn.node.handlers import ChunkHandlers
 from fsn.node.reporting import Reporting
 from fsn.p2p.client import open_requester
@@ -77,6 +77,8 @@ async def open_services(
     when the chunk store cannot be opened. On leaving: heartbeats end, connections close, what the store has begun is finished.
     """
     with locked_folder(config.data_dir):
+        # A killed node has left its ports behind, and programs wait for this file to appear.
+        forget_ports(config.data_dir)
         identity = load_identity(config.data_dir / IDENTITY_NAME)
         async with (
             open_disk_store(

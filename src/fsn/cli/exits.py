@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -22,6 +21,7 @@ from fsn.core.errors import (
     TooFewNodes,
     Unauthorized,
 )
+from fsn.runtime.groups import leaves_of
 
 __all__ = ["EXIT_CODES", "ReportingGroup", "error_of_group", "exit_code", "json_option", "print_json"]
 
@@ -54,20 +54,12 @@ def exit_code(error: FsnError) -> int:
     return next(EXIT_CODES[cls] for cls in type(error).__mro__ if cls in EXIT_CODES)
 
 
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error
-
-
 def error_of_group(group: BaseException) -> BaseException | None:
     """What a group (nurseries make them) amounts to for the user: an interruption, else its first FsnError.
 
     None when there is anything else in it: that is a bug, and deserves its traceback.
     """
-    leaves = list(_leaves(group))
+    leaves = list(leaves_of(group))
     interrupted = next((leaf for leaf in leaves if isinstance(leaf, KeyboardInterrupt)), None)
     if interrupted is not None:
         return interrupted

@@ -1,8 +1,8 @@
 """A whole storage node: its services and its admin API, for the length of a block or of a process."""
 
 import functools
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from random import Random
 
 import attrs
@@ -16,6 +16,7 @@ from fsn.node.data_folder import published_ports
 from fsn.node.services import NodeServices, OpenTransport, open_services
 from fsn.p2p.transport.libp2p import open_libp2p_transport
 from fsn.runtime.clock import Clock, system_clock
+from fsn.runtime.groups import sole_error
 from fsn.runtime.stages import open_signals, open_stage
 from fsn.web.admin.app import Health, Status, admin_app, health_of, status_of
 from fsn.web.config import HttpConfig
@@ -80,7 +81,7 @@ async def open_node(
     the admin API ends first, then heartbeats, then connections; what the store has begun is finished. What goes wrong while the block
     runs cancels it and is raised from it, as itself when it is one error.
     """
-    with _sole_error():
+    with sole_error():
         async with (
             open_services(config, open_transport=open_transport, clock=clock, rng=rng) as services,
             open_stage("admin", grace_seconds=ADMIN_GRACE_SECONDS) as nursery,
@@ -107,17 +108,3 @@ async def run_node(config: NodeConfig, *, announce: Callable[[Node], None] = lam
 
 def _ports(node: Node) -> dict[str, int | None]:
     return {"admin": node.admin_port, "p2p_tcp": node.p2p_port, "p2p_quic": None}
-
-
-@contextmanager
-def _sole_error() -> Iterator[None]:
-    """Nurseries wrap what they raise in groups; a group that amounts to one error becomes that error."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
-        if error is group:
-            raise
-        raise error from error.__cause__

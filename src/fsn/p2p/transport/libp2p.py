@@ -17,9 +17,9 @@ from fsn.p2p.config import P2pConfig
 from fsn.p2p.transport.addresses import TcpAddress, format_tcp_address, parse_tcp_address
 from fsn.p2p.transport.base import Stream, StreamHandler, Transport
 from fsn.p2p.transport.multistream import select
-from fsn.p2p.transport.scopes import sole_error
 from fsn.p2p.transport.serving import run_handler
 from fsn.p2p.transport.sockets import open_listener, tune
+from fsn.runtime.groups import sole_error
 from fsn.runtime.identity import Identity
 
 if TYPE_CHECKING:
@@ -49,21 +49,25 @@ async def open_libp2p_transport(identity: Identity, config: P2pConfig) -> AsyncI
 
     listener = await open_listener(config.listen_host, config.tcp_port)
     addresses = (format_tcp_address(*listener.socket.getsockname()[:2]),)
-    async with sole_error(), open_host(identity, config, addresses) as host, trio.open_nursery() as nursery:
-        transport = Libp2pTransport(identity.peer, config, addresses, host)
-        accepting = trio.CancelScope()
-        nursery.start_soon(_accept, accepting, listener, transport, nursery)
-        try:
-            yield transport
-        finally:
-            accepting.cancel()
-            with trio.move_on_after(_CLOSE_SECONDS, shield=True):
-                await transport.aclose()
-            nursery.cancel_scope.cancel()
+    with sole_error():
+        async with open_host(identity, config, addresses) as host, trio.open_nursery() as nursery:
+            transport = Libp2pTransport(identity.peer, config, addresses, host)
+            accepting = trio.CancelScope()
+            nursery.start_soon(_accept, accepting, listener, transport, nursery)
+            try:
+                yield transport
+            finally:
+                accepting.cancel()
+                with trio.move_on_after(_CLOSE_SECONDS, shield=True):
+                    await transport.aclose()
+                nursery.cancel_scope.cancel()
 
 
 async def _accept(
-    accepting: trio.CancelScope, listener: trio.SocketListener, transport: "Libp2pTransport", connections: trio.Nursery
+    accepting: trio.CancelScope,
+    listener: trio.SocketListener,
+    transport: "Libp2pTransport",
+    connections: trio.Nursery,
 ) -> None:
     with accepting:
         async with listener:

@@ -11,8 +11,8 @@ import trio
 from fsn.core.errors import ConfigError, ProtocolViolation, Unreachable
 from fsn.core.ids import PeerId
 from fsn.p2p.transport.base import Stream, StreamHandler, Transport
-from fsn.p2p.transport.scopes import sole_error
 from fsn.p2p.transport.serving import run_handler
+from fsn.runtime.groups import sole_error
 
 __all__ = ["MemoryNetwork"]
 
@@ -33,13 +33,14 @@ class MemoryNetwork:
         """Join as `peer`; leaving breaks its connections. Raises `ConfigError` when that peer is there already."""
         if peer in self._transports:
             raise ConfigError(f"{peer} is in this network already")
-        async with sole_error(), trio.open_nursery() as nursery:
-            self._transports[peer] = MemoryTransport(self, peer, nursery)
-            try:
-                yield self._transports[peer]
-            finally:
-                self.kill(peer)
-                nursery.cancel_scope.cancel()
+        with sole_error():
+            async with trio.open_nursery() as nursery:
+                self._transports[peer] = MemoryTransport(self, peer, nursery)
+                try:
+                    yield self._transports[peer]
+                finally:
+                    self.kill(peer)
+                    nursery.cancel_scope.cancel()
 
     def cut(self, a: PeerId, b: PeerId) -> None:
         """Break the connection between two peers, as a cable does; they may connect again. Harmless when there is none."""

@@ -1,0 +1,209 @@
+"""The page docs/reference/http-api.md: every operation of both HTTP APIs as it is declared, what goes in and out, and the metrics."""
+
+import types
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from types import SimpleNamespace
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+from uuid import UUID
+
+import attrs
+import msgspec
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+
+from fsn.coord.services import Services
+from fsn.node.services import NodeServices
+from fsn.web.admin.app import _operations as admin_operations
+from fsn.web.admin.metrics import render_metrics
+from fsn.web.app import _install_metrics, coordinator_operations
+from fsn.web.middleware import HttpMetrics
+from fsn.web.operations import Operation
+from fsn.web.problems import status_of
+from fsn.web.quart_front import FrontQuart
+from tools.markdown import row, summary
+
+__all__ = ["admin_api", "coordinator_api", "http_page", "path_of"]
+
+
+def http_page() -> Iterator[str]:
+    """Every operation of the coordinator's API and of a node's admin API, and the metrics of both."""
+    yield from (
+        "",
+        "# HTTP API",
+        "",
+        "Errors are `application/problem+json` (RFC 9457) with a stable `code` ([errors](errors.md)) and the `request_id` that every",
+        "response carries as `X-Request-Id`. A JSON body is taken under any content type, and members that are not declared are",
+        "refused. Lists are paged: `next_cursor` of one page is `cursor` of the next, null on the last. A user's token goes into",
+        "`Authorization: Bearer ...`, a node's API key into `X-API-Key`. GET also answers HEAD.",
+    )
+    yield from ("", "## Coordinator", "", "Listens on `http://localhost:8080` unless told otherwise.")
+    yield from _operations_section(coordinator_api())
+    yield from ("", "### GET /metrics", "", "For Prometheus. Who: anyone who can connect.", "")
+    yield from _metrics_table(_coordinator_metrics())
+    yield from (
+        "",
+        "## Storage node: admin API",
+        "",
+        "Listens on `http://127.0.0.1:8090` unless told otherwise, loopback only.",
+    )
+    yield from _operations_section(admin_api())
+    yield from ("", "### Metrics of a node", "", *_metrics_table(_node_metrics()))
+    yield from ("", "## Objects", *_objects([*coordinator_api(), *admin_api()]))
+
+
+def coordinator_api() -> list[Operation]:
+    """The operations as declared; nothing runs behind them."""
+    return list(coordinator_operations(_idle_services(), lambda host: ()))
+
+
+def admin_api() -> list[Operation]:
+    """The operations of a node's admin API as declared."""
+    return list(admin_operations(cast(NodeServices, None)))
+
+
+def path_of(operation: Operation) -> str:
+    """The rule as people write paths: `/api/v1/files/{file_id}`."""
+    return operation.rule.replace("<", "{").replace(">", "}")
+
+
+def _idle_services() -> Services:
+    parts: dict[str, Any] = {field.name: None for field in attrs.fields(Services)}
+    return Services(**{**parts, "membership": SimpleNamespace(counts={"online": 0})})
+
+
+def _operations_section(operations: Sequence[Operation]) -> Iterator[str]:
+    yield from ("", "| operation | who | what |", "|---|---|---|")
+    for operation in operations:
+        yield row(f"`{operation.method} {path_of(operation)}`", _who(operation), operation.summary)
+    for operation in operations:
+        yield from _operation(operation)
+
+
+def _operation(operation: Operation) -> Iterator[str]:
+    yield from (
+        "",
+        f"### {operation.method} {path_of(operation)}",
+        "",
+        _sentences(operation),
+    )
+    yield from ("", f"* Who: {_who(operation)}.")
+    if operation.query is not None:
+        yield f"* Query: {_fields_line(operation.query)}."
+    if operation.body is not None:
+        yield f"* Body: JSON {_type(operation.body)}."
+    if operation.raw is not None:
+        yield f"* Body: `{operation.raw}`, streamed."
+    answer = _type(operation.ok_type) if operation.ok_type is not None else f"`{operation.produces}`"
+    yield f"* Answers {operation.ok_status}" + (
+        f": {answer}." if operation.ok_type or operation.produces else ", no body."
+    )
+    if operation.errors:
+        yield f"* Errors: {', '.join(f'{int(status_of(kind))} `{kind.code}`' for kind in operation.errors)}."
+
+
+def _sentences(operation: Operation) -> str:
+    end = "" if operation.summary.endswith("?") else "."
+    return f"{operation.summary}{end} {operation.description}".strip()
+
+
+def _who(operation: Operation) -> str:
+    names = {"user": "user (bearer token)", "node": "node (`X-API-Key`)"}
+    return " or ".join(names[scheme] for scheme in operation.security) or "anyone"
+
+
+def _fields_line(model: type[msgspec.Struct]) -> str:
+    return ", ".join(f"`{name}` ({kind}{rest})" for name, kind, rest in _fields(model))
+
+
+def _fields(model: type[msgspec.Struct]) -> Iterator[tuple[str, str, str]]:
+    hints = get_type_hints(model, include_extras=True)
+    for field in msgspec.structs.fields(model):
+        rest = "" if field.required else ", optional"
+        if field.default not in (msgspec.NODEFAULT, msgspec.UNSET, None, ""):
+            rest = f", {field.default} if not given"
+        yield field.encode_name, _type(hints[field.name]), rest
+
+
+def _type(kind: Any) -> str:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _type(arguments[0]) + _limits(kind.__metadata__)
+    if origin in (Union, types.UnionType):
+        shown = [_type(part) for part in arguments if part is not msgspec.UnsetType and part is not type(None)]
+        return " or ".join([*shown, *(["null"] if type(None) in arguments else [])])
+    if origin is Literal:
+        return " or ".join(f'"{choice}"' for choice in arguments)
+    if origin is tuple and ... not in arguments:
+        return f"[{', '.join(map(_type, arguments))}]"
+    if origin in (list, tuple):
+        return f"list of {_type(arguments[0])}"
+    if origin is dict:
+        return f"object of {_type(arguments[1])}"
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return f"[{_title(kind)}](#{_title(kind).lower()})"
+    return {str: "text", int: "integer", float: "number", bool: "boolean", UUID: "UUID", datetime: "time (RFC 3339)"}[
+        kind
+    ]
+
+
+def _limits(metadata: Sequence[Any]) -> str:
+    shown = []
+    for meta in metadata:
+        shown += [f"from {meta.ge}"] if meta.ge is not None else []
+        shown += [f"to {meta.le}"] if meta.le is not None else []
+        shown += [f"matching `{meta.pattern}`"] if meta.pattern is not None else []
+        shown += [f"at most {meta.max_length} characters"] if meta.max_length is not None else []
+    return f", {' '.join(shown)}" if shown else ""
+
+
+def _title(model: type[msgspec.Struct]) -> str:
+    """The class's name; with its module's where two modules have one of that name."""
+    name, module = model.__name__, model.__module__.rpartition(".")[2]
+    return f"{name}-{module}" if name == "HealthView" else name
+
+
+def _objects(operations: Sequence[Operation]) -> Iterator[str]:
+    found: dict[str, type[msgspec.Struct]] = {}
+    for operation in operations:
+        for kind in (operation.body, operation.ok_type):
+            _collect(kind, found)
+    for title in sorted(found):
+        yield from ("", f"### {title}", "", summary(found[title]), "", "| member | type |", "|---|---|")
+        yield from (row(f"`{name}`", kind + rest) for name, kind, rest in _fields(found[title]))
+
+
+def _collect(kind: Any, found: dict[str, type[msgspec.Struct]]) -> None:
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        assert found.setdefault(_title(kind), kind) is kind, f"two classes are called {_title(kind)}: see _title"
+        for hint in get_type_hints(kind, include_extras=True).values():
+            _collect(hint, found)
+    for argument in get_args(kind):
+        _collect(argument, found)
+
+
+def _coordinator_metrics() -> Iterator[tuple[Metric, tuple[str, ...]]]:
+    registry = CollectorRegistry()
+    collectors: list[Collector] = list(vars(HttpMetrics(registry)).values())
+    for collector in collectors:
+        for metric in collector.collect():
+            yield metric, tuple(getattr(collector, "_labelnames", ()))
+    nodes = CollectorRegistry()
+    _install_metrics(FrontQuart("reference"), _idle_services(), nodes)
+    yield from ((metric, ()) for metric in nodes.collect())
+
+
+def _node_metrics() -> Iterator[tuple[Metric, tuple[str, ...]]]:
+    totals, recovery = SimpleNamespace(count=0, size_bytes=0), SimpleNamespace(lost_total=0)
+    store = SimpleNamespace(totals=lambda: totals, free_bytes=lambda: 0, recovery=recovery)
+    node = SimpleNamespace(store=store, reporting=SimpleNamespace(links=()), config=SimpleNamespace(capacity_bytes=0))
+    exposition = render_metrics(cast(NodeServices, node)).decode()
+    yield from ((metric, ()) for metric in text_string_to_metric_families(exposition))
+
+
+def _metrics_table(metrics: Iterator[tuple[Metric, tuple[str, ...]]]) -> Iterator[str]:
+    yield from ("| metric | kind | labels | meaning |", "|---|---|---|---|")
+    for metric, labels in metrics:
+        name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+        yield row(f"`{name}`", metric.type, ", ".join(f"`{label}`" for label in labels), metric.documentation)

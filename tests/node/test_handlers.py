@@ -2,7 +2,7 @@
 
 import pytest
 
-from fsn.core.errors import Conflict, DiskFull, Invalid, NotFound
+from fsn.core.errors import Conflict, DiskFull, Invalid, NotFound, TooLarge
 from fsn.core.ids import PeerId
 from fsn.core.merkle import merkle_root
 from fsn.node.chunkstore.base import MAX_CHUNK_BYTES
@@ -63,9 +63,9 @@ async def test_bad_requests_are_invalid(handlers: ChunkHandlers) -> None:
     with pytest.raises(Conflict) as caught:
         await handlers.store_chunk(WHO, storing(1, b"other bytes"))
     assert refusal_for(caught.value).code == RefusalCode.INVALID
-    answer = await handlers.store_chunk(WHO, storing(2, bytes(MAX_CHUNK_BYTES + 1)))
-    assert isinstance(answer, Refusal)
-    assert answer.code == RefusalCode.INVALID
+    with pytest.raises(TooLarge) as large:
+        await handlers.store_chunk(WHO, storing(2, bytes(MAX_CHUNK_BYTES + 1)))
+    assert refusal_for(large.value).code == RefusalCode.INVALID
 
 
 async def test_a_draining_node_takes_nothing_new() -> None:

@@ -11,9 +11,9 @@ import pytest
 from quart import Response
 
 from fsn.core.errors import ConfigError, Conflict, Forbidden, FsnError, Invalid, ProtocolViolation, Unreachable
-from fsn.node.config import CONFIG_NAME
-from fsn.node.data_folder import API_KEY_NAME, IDENTITY_NAME, locked_folder
+from fsn.node.config import API_KEY_NAME, CONFIG_NAME, IDENTITY_NAME
 from fsn.node.registration import Application, initialise, load_node_config
+from fsn.runtime.data_folder import locked_folder
 from tests.node.fake_coordinator import FakeCoordinator, open_fake_coordinator
 
 

@@ -99,11 +99,12 @@ def test_a_file_open_to_others_is_refused(tmp_path: Path, mode: int) -> None:
 
 
 def test_an_absent_file_and_folder_are_named(tmp_path: Path) -> None:
-    """Loading from, or creating in, a place that is not there is a configuration error."""
+    """Loading from a place that is not there, or creating below a file, is a configuration error."""
     with pytest.raises(ConfigError, match="cannot be read"):
         load_identity(tmp_path / "none")
+    (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="cannot be written"):
-        create_identity(tmp_path / "none" / "identity.pem")
+        create_identity(tmp_path / "file" / "identity.pem")
 
 
 def test_identity_costs_no_libp2p() -> None:

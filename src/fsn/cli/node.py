@@ -9,10 +9,10 @@ from typing import Any
 
 import attrs
 import click
-import platformdirs
 import trio
 
 from fsn.cli.exits import json_option, print_json
+from fsn.cli.places import default_data_dir
 from fsn.client.connection import Connection, Timeouts
 from fsn.client.retrying import Retrying
 from fsn.core.errors import ConfigError, Unreachable
@@ -20,10 +20,10 @@ from fsn.core.units import format_credits, format_size, parse_size
 from fsn.node.chunkstore.base import StoredChunk
 from fsn.node.chunkstore.index import INDEX_NAME, IndexReader
 from fsn.node.config import CONFIG_NAME, AdminConfig, NodeConfig
-from fsn.node.data_folder import is_in_use, read_ports
 from fsn.node.registration import Application, Initialised, initialise, load_node_config
 from fsn.p2p.config import P2pConfig
 from fsn.runtime.config import config_as_toml
+from fsn.runtime.data_folder import is_in_use, read_ports
 from fsn.runtime.logs import LogConfig, configure_logs
 
 __all__ = ["node"]
@@ -38,10 +38,6 @@ Examples:
 """
 
 
-def _default_data_dir() -> Path:
-    return Path("/var/lib/fsn/node") if os.geteuid() == 0 else platformdirs.user_data_path("fsn") / "node"
-
-
 def _size(_context: click.Context, _parameter: click.Parameter, text: str) -> int:
     return int(parse_size(text))
 
@@ -49,7 +45,7 @@ def _size(_context: click.Context, _parameter: click.Parameter, text: str) -> in
 data_dir_option = click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),
-    default=_default_data_dir,
+    default=lambda: default_data_dir("node"),
     show_default="/var/lib/fsn/node as root, else in your home",
     help="The folder with everything of this node: keys, settings, index, chunks.",
 )

@@ -28,7 +28,7 @@ from fsn.p2p.config import P2pConfig
 from fsn.p2p.transport.base import Transport
 from fsn.p2p.transport.libp2p import open_libp2p_transport
 from fsn.runtime.clock import Clock, system_clock
-from fsn.runtime.data_folder import locked_folder, published_ports
+from fsn.runtime.data_folder import forget_ports, locked_folder, published_ports
 from fsn.runtime.groups import sole_error
 from fsn.runtime.identity import Identity, load_or_create_identity
 from fsn.runtime.logs import LogConfig
@@ -138,6 +138,7 @@ async def open_coordinator(
     """
     given = os.environ if environment is None else environment
     with sole_error(), locked_folder(config.data_dir, mode=FOLDER_MODE):
+        forget_ports(config.data_dir)  # of one that was killed: programs wait for the file to appear
         keys = load_secrets(config.data_dir / "secrets", given)  # makes the folder
         identity = load_or_create_identity(config.data_dir / "secrets" / "p2p.key")
         async with open_database(config) as dsn, open_pool(dsn, config.database.pool) as pool:

@@ -12,10 +12,10 @@ import trio
 from fsn.core.ids import NodeId, PeerId
 from fsn.node.chunkstore.base import ChunkStore
 from fsn.node.config import NodeConfig
-from fsn.node.data_folder import published_ports
 from fsn.node.services import NodeServices, OpenTransport, open_services
 from fsn.p2p.transport.libp2p import open_libp2p_transport
 from fsn.runtime.clock import Clock, system_clock
+from fsn.runtime.data_folder import published_ports
 from fsn.runtime.groups import sole_error
 from fsn.runtime.stages import open_signals, open_stage
 from fsn.web.admin.app import Health, Status, admin_app, health_of, status_of

@@ -18,10 +18,20 @@ from fsn.p2p.wire.messages import Contact
 from fsn.runtime.config import ByteSize
 from fsn.runtime.logs import LogConfig
 
-__all__ = ["CONFIG_NAME", "DEFAULT_CAPACITY", "AdminConfig", "CoordinatorConfig", "NodeConfig"]
+__all__ = [
+    "API_KEY_NAME",
+    "CONFIG_NAME",
+    "DEFAULT_CAPACITY",
+    "IDENTITY_NAME",
+    "AdminConfig",
+    "CoordinatorConfig",
+    "NodeConfig",
+]
 
 CONFIG_NAME: Final = "config.toml"
-"""In the data folder."""
+"""In the data folder, as the next two."""
+IDENTITY_NAME: Final = "node.key"
+API_KEY_NAME: Final = "api.key"
 
 DEFAULT_CAPACITY: Final = ByteSize(10 * 10**9)
 

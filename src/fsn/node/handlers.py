@@ -6,7 +6,6 @@ import attrs
 import structlog
 import trio
 
-from fsn.core.errors import TooLarge
 from fsn.core.ids import PeerId
 from fsn.node.chunkstore.base import ChunkStore
 from fsn.p2p.server import RequestHandler
@@ -44,10 +43,7 @@ class ChunkHandlers:
         if self.is_draining():
             return Refusal(RefusalCode.DRAINING, "this node is being drained and takes no new chunks")
         began = trio.current_time()
-        try:
-            await self.store.store(message.replica, message.root, message.data)
-        except TooLarge as error:
-            return Refusal(RefusalCode.INVALID, error.message)
+        await self.store.store(message.replica, message.root, message.data)
         log.debug("chunk_stored", chunk=message.replica.hex, peer=peer, seconds=round(trio.current_time() - began, 4))
         return ChunkStored(message.replica)
 

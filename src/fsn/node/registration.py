@@ -17,11 +17,12 @@ from fsn.client.retrying import Retrying
 from fsn.core.errors import Invalid, PeerTimeout, ProtocolViolation
 from fsn.core.names import check_node_name
 from fsn.node.chunkstore.base import MAX_CHUNK_BYTES
-from fsn.node.config import CONFIG_NAME, AdminConfig, CoordinatorConfig, NodeConfig
-from fsn.node.data_folder import API_KEY_NAME, IDENTITY_NAME, locked_folder, replace_file
+from fsn.node.config import API_KEY_NAME, CONFIG_NAME, IDENTITY_NAME, AdminConfig, CoordinatorConfig, NodeConfig
 from fsn.p2p.config import P2pConfig
 from fsn.runtime.config import ByteSize, config_as_toml, load_config
+from fsn.runtime.data_folder import locked_folder
 from fsn.runtime.identity import Identity, load_or_create_identity
+from fsn.runtime.private_files import replace_private_file
 
 __all__ = ["SIGNED_PREFIX", "Application", "Initialised", "initialise", "load_node_config"]
 
@@ -86,7 +87,7 @@ async def initialise(application: Application) -> Initialised:
         _check(application)
         identity = load_or_create_identity(application.data_dir / IDENTITY_NAME)
         registered = await _register(application, identity)
-        replace_file(application.data_dir / API_KEY_NAME, registered.api_key.encode() + b"\n")
+        replace_private_file(application.data_dir / API_KEY_NAME, registered.api_key.encode() + b"\n")
         config = _config(application, registered)
         _write_config(config)
         log.info(
@@ -167,4 +168,4 @@ def _config(application: Application, registered: _Registered) -> NodeConfig:
 def _write_config(config: NodeConfig) -> None:
     # The folder may be moved: what says where it is, is the place it is read from.
     text = config_as_toml(attrs.evolve(config, data_dir=Path()))
-    replace_file(config.data_dir / CONFIG_NAME, text.encode())
+    replace_private_file(config.data_dir / CONFIG_NAME, text.encode())

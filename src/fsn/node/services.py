@@ -11,8 +11,7 @@ import trio
 from fsn import __version__
 from fsn.core.ids import NodeId, PeerId
 from fsn.node.chunkstore.disk import DiskStore, open_disk_store
-from fsn.node.config import NodeConfig
-from fsn.node.data_folder import IDENTITY_NAME, forget_ports, locked_folder
+from fsn.node.config import IDENTITY_NAME, NodeConfig
 from fsn.node.handlers import ChunkHandlers
 from fsn.node.reporting import Reporting
 from fsn.p2p.client import open_requester
@@ -22,6 +21,7 @@ from fsn.p2p.transport.addresses import parse_tcp_address
 from fsn.p2p.transport.base import Transport
 from fsn.p2p.wire.messages import Heartbeat
 from fsn.runtime.clock import Clock, system_clock
+from fsn.runtime.data_folder import forget_ports, locked_folder
 from fsn.runtime.identity import Identity, load_identity
 from fsn.runtime.stages import open_stage
 

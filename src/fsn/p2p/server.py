@@ -19,6 +19,7 @@ from fsn.core.errors import (
     PeerRefused,
     ProtocolViolation,
     QuotaExceeded,
+    TooLarge,
     Unauthorized,
     Unavailable,
 )
@@ -49,6 +50,7 @@ _REFUSALS: Mapping[type[FsnError], RefusalCode] = {
     DiskFull: RefusalCode.FULL,
     Invalid: RefusalCode.INVALID,
     Conflict: RefusalCode.INVALID,
+    TooLarge: RefusalCode.INVALID,
     Unauthorized: RefusalCode.NOT_AUTHORISED,
     Forbidden: RefusalCode.NOT_AUTHORISED,
     Unavailable: RefusalCode.BUSY,

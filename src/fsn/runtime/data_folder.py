@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Final
 
 from fsn.core.errors import ConfigError, Conflict
+from fsn.runtime.private_files import replace_private_file
 
 __all__ = [
     "PORTS_NAME",
+    "forget_ports",
     "is_in_use",
     "locked_folder",
     "published_ports",
     "read_ports",
-    "replace_file",
 ]
 
 PORTS_NAME: Final = "ports.json"
@@ -69,11 +70,16 @@ def _take(lock: int, data_dir: Path) -> None:
 @contextlib.contextmanager
 def published_ports(data_dir: Path, ports: Mapping[str, int | None]) -> Iterator[None]:
     """`ports.json` says for the length of the block where we listen; written in one step, so a reader sees all of it or none."""
-    replace_file(data_dir / PORTS_NAME, json.dumps(dict(ports)).encode() + b"\n")
+    replace_private_file(data_dir / PORTS_NAME, json.dumps(dict(ports)).encode() + b"\n")
     try:
         yield
     finally:
-        (data_dir / PORTS_NAME).unlink(missing_ok=True)
+        forget_ports(data_dir)
+
+
+def forget_ports(data_dir: Path) -> None:
+    """Nothing listens here (any more); harmless when nothing is published."""
+    (data_dir / PORTS_NAME).unlink(missing_ok=True)
 
 
 def read_ports(data_dir: Path) -> Mapping[str, int | None]:
@@ -83,26 +89,3 @@ def read_ports(data_dir: Path) -> Mapping[str, int | None]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Put `content` (mode 0600) in place of `path`, durably; after a power cut the old or the new is there, whole. Raises `ConfigError`."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror or error}") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,8 +1,6 @@
 """Who we are: an Ed25519 key, the peer id that follows from it, and the file it is kept in."""
 
-import os
 import secrets
-import stat
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from fsn.core.errors import ConfigError, Invalid
 from fsn.core.ids import PeerId
+from fsn.runtime.private_files import create_private_file, read_private_file
 
 __all__ = [
     "Identity",
@@ -92,10 +91,9 @@ def load_identity(path: Path) -> Identity:
     Raises `ConfigError` when the file is absent, damaged, holds another kind of key, or can be read by other users.
     """
     try:
-        _refuse_readable_by_others(path)
-        pem = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"the identity file {path} cannot be read: {error.strerror or error}") from error
+        pem = read_private_file(path)
+    except FileNotFoundError as error:
+        raise ConfigError(f"the identity file {path} cannot be read: there is no such file") from error
     return Identity(_seed_from_pem(pem, path))
 
 
@@ -108,18 +106,10 @@ def create_identity(path: Path) -> Identity:
     identity = Identity.generate()
     pem = identity._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     try:
-        _write_new_file(path, pem)
+        create_private_file(path, pem)
     except FileExistsError as error:
         raise ConfigError(f"there is an identity at {path} already; it is not replaced") from error
-    except OSError as error:
-        raise ConfigError(f"the identity cannot be written to {path}: {error.strerror or error}") from error
     return identity
-
-
-def _refuse_readable_by_others(path: Path) -> None:
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & 0o077:
-        raise ConfigError(f"the identity file {path} must be its owner's alone (chmod 600); its mode is {mode:o}")
 
 
 def _seed_from_pem(pem: bytes, path: Path) -> bytes:
@@ -130,37 +120,3 @@ def _seed_from_pem(pem: bytes, path: Path) -> bytes:
     if not isinstance(key, Ed25519PrivateKey):
         raise ConfigError(f"the identity file {path} must hold an Ed25519 key; found {type(key).__name__}")
     return key.private_bytes_raw()
-
-
-def _write_new_file(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        _rename_to_new_name(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
-def _rename_to_new_name(temporary: Path, path: Path) -> None:
-    """Rename without replacing. A hard link says so atomically; some file systems (FAT, SMB) have none, there we look first."""
-    try:
-        path.hardlink_to(temporary)
-    except FileExistsError:
-        raise
-    except OSError:
-        if path.exists():
-            raise FileExistsError(path) from None
-        temporary.rename(path)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

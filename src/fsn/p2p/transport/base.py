@@ -17,7 +17,8 @@ class Stream(trio.abc.HalfCloseableStream):
     `trio.BrokenResourceError` (also where it cut a message short: a cut never looks like a clean end); use after `aclose` raises
     `trio.ClosedResourceError`; two tasks in one direction raise `trio.BusyResourceError`. A cancelled `receive_some` loses nothing.
     A cancelled `send_all` may have sent a part: the stream is good for nothing but `aclose` then, its connection and the other
-    streams live on. `aclose` before `send_eof` resets what the peer has not read.
+    streams live on. `aclose` before `send_eof` resets the stream behind what was
+    sent: the peer may still read that, then gets `BrokenResourceError`.
     """
 
     @property

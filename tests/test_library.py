@@ -80,7 +80,7 @@ def test_the_client_needs_no_daemon() -> None:
     """A program that uses the client only imports neither libp2p nor a database driver nor a web server."""
     program = (
         "import sys, fsn; fsn.Client; heavy = {'libp2p', 'psycopg', 'quart', 'hypercorn'} & set(sys.modules);"
-        " sys.exit(", ".join(sorted(heavy)) or 0)"
+        " sys.exit(','.join(sorted(heavy)) or 0)"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert (result.returncode, result.stderr) == (0, "")

@@ -15,8 +15,8 @@ def create_private_file(path: Path, content: bytes) -> None:
 
     Raises FileExistsError when it is there already (it is never replaced), ConfigError when it cannot be written.
     """
+    _make_folder(path.parent)
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         part = _write_part(path, content)
         try:
             _rename_to_new_name(part, path)
@@ -66,6 +66,13 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(folder, "written", error) from error
 
 
 def _write_part(path: Path, content: bytes) -> Path:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import attrs
 import structlog
+import structlog.tracebacks
 
 __all__ = ["LogConfig", "configure_logs"]
 
@@ -41,7 +42,7 @@ def configure_logs(config: LogConfig) -> None:
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=_foreign(config)))
     logging.basicConfig(handlers=[handler], level=config.level.upper(), force=True)
     for name in _NOISY:
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
 
 
 def _is_json(config: LogConfig) -> bool:
@@ -49,9 +50,12 @@ def _is_json(config: LogConfig) -> bool:
 
 
 def _rendering(config: LogConfig) -> list[Any]:
+    """Tracebacks without the values of variables, which are structlog's (26.1) default: keys and passwords are among them."""
     if _is_json(config):
-        return [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(default=str)]
-    return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        return [structlog.processors.ExceptionRenderer(tracebacks), structlog.processors.JSONRenderer(default=str)]
+    plain = structlog.dev.plain_traceback
+    return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
 
 
 def _foreign(config: LogConfig) -> list[Any]:

@@ -11,14 +11,9 @@ from tests.coord.network import CONFIG, Network, open_network
 TEST_SECONDS = 30
 
 
-@pytest.fixture(autouse=True)
-async def _bounded() -> AsyncIterator[None]:
-    with trio.fail_after(TEST_SECONDS):
-        yield
-
-
 @pytest.fixture
 async def network(pool: Pool) -> AsyncIterator[Network]:
     """A coordinator and four nodes."""
-    async with open_network(pool, CONFIG, nodes=4) as network:
-        yield network
+    with trio.fail_after(TEST_SECONDS):
+        async with open_network(pool, CONFIG, nodes=4) as network:
+            yield network

@@ -1,24 +1,16 @@
 """Configuration: frozen attrs classes filled from TOML, then the environment, then flags. Every mistake is reported, by its key."""
 
 import tomllib
-import types
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
 from pathlib import Path
-from typing import Any, NewType, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_origin, get_type_hints
 
 import attrs
-import cattrs
-from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError
-from cattrs.v import transform_error
 
 from fsn.core.errors import ConfigError, FsnError
-from fsn.core.units import parse_size
+from fsn.runtime.settings import ByteSize, alternatives, structured, toml_value
 
 __all__ = ["ByteSize", "Setting", "config_as_toml", "load_config", "settings"]
-
-ByteSize = NewType("ByteSize", int)
-"""A number of bytes; in a file it may be written as a number or as text, e.g. "10GB" or "512MiB"."""
 
 ENVIRONMENT_PREFIX = "FSN_"
 T = TypeVar("T")
@@ -48,7 +40,8 @@ def load_config(
 ) -> T:
     """An instance of `cls` from `file` (may be None), then `environment`, then `overrides` (dotted keys; None values are skipped).
 
-    Environment variables are `FSN_` + the key in capitals with `__` for the dot. Raises `ConfigError` that lists every mistake.
+    Environment variables are `FSN_` + the key in capitals with `__` for the dot; a list may be TOML or text separated by commas. Raises
+    `ConfigError` that lists every mistake, and holds them as `facts["mistakes"]`.
     """
     tree = _read_toml(file) if file is not None else {}
     known = {setting.environment_variable: setting for setting in settings(cls)}
@@ -58,24 +51,30 @@ def load_config(
     for key, value in (overrides or {}).items():
         if value is not None:
             _put(tree, key, value)
-    return _structured(cls, tree, source=str(file) if file else "the configuration")
+    mistakes: list[str] = []
+    config = _built(cls, tree, "", None, mistakes)
+    if config is None:
+        raise ConfigError(f"{file or 'the configuration'}: {'; '.join(mistakes)}", mistakes=mistakes)
+    return config
 
 
-def settings(cls: type[Any], prefix: str = "") -> Iterator[Setting]:
-    """All leaves below `cls`, in the order of their definition."""
-    hints = get_type_hints(cls)
-    for field in attrs.fields(cls):
-        if not field.init:
-            continue
-        key, kind = prefix + field.name, hints[field.name]
+def settings(cls: type[Any], prefix: str = "", default: Any = None) -> Iterator[Setting]:
+    """All leaves below `cls`, in the order of their definition; their defaults are those of the instance `default`, if there is one."""
+    for field, kind in _fields(cls):
+        key, otherwise = prefix + field.name, _default_of(field, default)
         if attrs.has(kind):
-            yield from settings(kind, key + ".")
+            yield from settings(kind, key + ".", None if otherwise is attrs.NOTHING else otherwise)
         else:
-            yield Setting(key, kind, _default_of(field))
+            yield Setting(key, kind, otherwise)
 
 
 def config_as_toml(config: Any) -> str:
-    """`config` as a TOML document that `load_config` reads back to an equal value; settings that are None are left out."""
+    """`config` as a TOML document that `load_config` reads back to an equal value.
+
+    A setting that is None, as it is by default, is left out. A setting that its class keeps out of its repr (`repr=False`) may hold a
+    secret: a comment says that it is set, and it must be given again. Raises `ConfigError` for text that TOML cannot say (bytes that are
+    no UTF-8, in a path or a variable).
+    """
     lines: list[str] = []
     _write_table(config, "", lines)
     return "\n".join(lines).strip() + "\n"
@@ -83,148 +82,102 @@ def config_as_toml(config: Any) -> str:
 
 def _read_toml(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text("utf-8"))
+        return tomllib.loads(file.read_text("utf-8-sig"))  # some editors begin a file with a byte order mark
     except FileNotFoundError as error:
         raise ConfigError(f"{file}: there is no such file") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # no UTF-8, no TOML, a number of 5000 digits
         raise ConfigError(f"{file}: {error}") from error
 
 
-def _default_of(field: "attrs.Attribute[Any]") -> Any:
-    default: Any = field.default
-    if isinstance(default, _FACTORY):
-        return default.factory()
-    return default
+def _fields(cls: type[Any]) -> "Iterator[tuple[attrs.Attribute[Any], Any]]":
+    hints = get_type_hints(cls)
+    return ((field, hints[field.name]) for field in attrs.fields(cls) if field.init)
+
+
+def _default_of(field: "attrs.Attribute[Any]", default: Any) -> Any:
+    """What the field is when nothing is said: as in the instance `default`, else as the class says; attrs.NOTHING when it must be given."""
+    if default is not None:
+        return getattr(default, field.name)
+    chosen: Any = field.default
+    return chosen.factory() if isinstance(chosen, _FACTORY) else chosen
 
 
 def _put(tree: dict[str, Any], key: str, value: object) -> None:
     *folders, leaf = key.split(".")
+    found: Any = tree
     for folder in folders:
-        tree = tree.setdefault(folder, {})
-    tree[leaf] = value
+        found = found.setdefault(folder, {})
+        if not isinstance(found, dict):  # a mistake in the file, which is told later
+            return
+    found[leaf] = value
 
 
 def _from_text(text: str, kind: Any) -> object:
     """An environment variable's text as what TOML would have given; plain text stays text."""
-    if str in _alternatives(kind) or Path in _alternatives(kind):
+    if {str, Path} & set(alternatives(kind)):
         return text
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
+    except ValueError:
+        is_list = any(get_origin(kind) is tuple for kind in alternatives(kind))
+        return [item.strip() for item in text.split(",") if item.strip()] if is_list else text
 
 
-def _alternatives(kind: Any) -> tuple[Any, ...]:
-    return get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+def _built(cls: type[T], tree: object, prefix: str, default: Any, mistakes: list[str]) -> T | None:
+    """An instance of `cls` from `tree`; None when there are mistakes in it, which are appended to `mistakes`."""
+    section, known = prefix.removesuffix("."), [field.name for field, _ in _fields(cls)]
+    if not isinstance(tree, Mapping):
+        mistakes.append(f"{section}: a section [{section}] is wanted, found {tree!r}")
+        return None
+    found = [f"{prefix}{name}: unknown setting" for name in tree if name not in known]
+    values = {field.name: _value(field, kind, tree, prefix, default, found) for field, kind in _fields(cls)}
+    if not found:
+        try:
+            return cls(**values)
+        except (ValueError, TypeError, FsnError) as error:  # a rule on several settings together
+            found.append(": ".join(filter(None, (section, str(error)))))
+    mistakes.extend(found)
+    return None
 
 
-def _structured(cls: type[T], tree: Mapping[str, Any], source: str) -> T:
+def _value(
+    field: "attrs.Attribute[Any]", kind: Any, tree: Mapping[str, Any], prefix: str, default: Any, mistakes: list[str]
+) -> Any:
+    key, otherwise = prefix + field.name, _default_of(field, default)
+    if attrs.has(kind):
+        otherwise = None if otherwise is attrs.NOTHING else otherwise
+        return _built(kind, tree.get(field.name, {}), key + ".", otherwise, mistakes)
+    if field.name not in tree:
+        if otherwise is attrs.NOTHING:
+            mistakes.append(f"{key}: must be given")
+        return otherwise
     try:
-        return _CONVERTER.structure(tree, cls)
-    except ClassValidationError as error:
-        mistakes = [line.replace(" @ $.", " @ ").replace(" @ $", "") for line in transform_error(error, "$", _explain)]
-        shown = "; ".join(_key_first(mistake) for mistake in mistakes)
-        raise ConfigError(f"{source}: {shown}", mistakes=[_key_first(mistake) for mistake in mistakes]) from error
+        return _checked(field, structured(tree[field.name], kind))
+    except (ValueError, TypeError, FsnError) as error:
+        reason = str(error.args[0] if error.args else error)  # attrs' in_ has more arguments, for programs
+        mistakes.append(f"{key}: {reason.removeprefix(f'{field.name!r} ').removeprefix(f'{field.name} ')}")
+        return None
 
 
-def _key_first(mistake: str) -> str:
-    text, at, key = mistake.rpartition(" @ ")
-    return f"{key}: {text}" if at else mistake
-
-
-def _explain(error: BaseException, kind: type[Any] | None) -> str:
-    if isinstance(error, ForbiddenExtraKeysError):
-        return f"unknown setting: {', '.join(sorted(error.extra_fields))}"
-    if isinstance(error, KeyError):
-        return "must be given"
-    if isinstance(error, FsnError):
-        return error.message
-    return str(error)
-
-
-def _strict_integer(value: object, _: type) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"a whole number is wanted, found {value!r}")
+def _checked(field: "attrs.Attribute[Any]", value: Any) -> Any:
+    """`value`, when the field's validators have nothing against it. Settings' validators look at nothing but the value."""
+    if field.validator is not None:
+        field.validator(None, field, value)
     return value
-
-
-def _strict_float(value: object, _: type) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"a number is wanted, found {value!r}")
-    return float(value)
-
-
-def _strict_bool(value: object, _: type) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"true or false is wanted, found {value!r}")
-    return value
-
-
-def _strict_text(value: object, _: type) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"text is wanted, found {value!r}")
-    return value
-
-
-def _byte_size(value: object, _: type) -> int:
-    if isinstance(value, str):
-        return int(parse_size(value))
-    return _strict_integer(value, int)
-
-
-def _path(value: object, _: type) -> Path:
-    if isinstance(value, Path):
-        return value
-    return Path(_strict_text(value, str)).expanduser()
-
-
-def _make_converter() -> cattrs.Converter:
-    converter = cattrs.Converter(forbid_extra_keys=True)
-    converter.register_structure_hook(int, _strict_integer)
-    converter.register_structure_hook(float, _strict_float)
-    converter.register_structure_hook(bool, _strict_bool)
-    converter.register_structure_hook(str, _strict_text)
-    converter.register_structure_hook(ByteSize, _byte_size)
-    converter.register_structure_hook(Path, _path)
-    for kind in (int, float, bool, str, Path, ByteSize):
-        converter.register_structure_hook(kind | None, _optional(converter, kind))
-    return converter
-
-
-def _optional(converter: cattrs.Converter, kind: Any) -> Any:
-    return lambda value, _: None if value is None else converter.structure(value, kind)
-
-
-_CONVERTER = _make_converter()
 
 
 def _write_table(config: Any, prefix: str, lines: list[str]) -> None:
     tables = []
-    for field in attrs.fields(type(config)):
+    for field, _ in _fields(type(config)):
         value = getattr(config, field.name)
         if attrs.has(type(value)):
             tables.append((field.name, value))
-        elif value is not None and field.init:
-            lines.append(f"{field.name} = {_toml_value(value)}")
+        elif value is not None and field.repr is False:
+            lines.append(f"# {field.name} is set, and not shown: it may hold a secret")
+        elif value is not None or _default_of(field, None) is not None:
+            lines.append(f"{field.name} = {toml_value(value)}")
     for name, value in tables:
         lines.extend(("", f"[{prefix}{name}]"))
         _write_table(value, f"{prefix}{name}.", lines)
-
-
-def _toml_value(value: object) -> str:
-    match value:
-        case bool():
-            return str(value).lower()
-        case int() | float():
-            return repr(value)
-        case tuple() | list():
-            return f"[{', '.join(_toml_value(item) for item in value)}]"
-        case timedelta():
-            return repr(value.total_seconds())
-        case _:
-            return _toml_text(str(value))
-
-
-def _toml_text(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in escaped) + '"'

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,7 @@ __all__ = [
 
 PORTS_NAME: Final = "ports.json"
 _LOCK_NAME: Final = "lock"
+_ASKING_PATIENCE: Final = 100
 
 
 @contextlib.contextmanager
@@ -49,22 +51,32 @@ def is_in_use(data_dir: Path) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not _locks(lock, fcntl.LOCK_SH)
     finally:
         os.close(lock)
-    return False
 
 
 def _take(lock: int, data_dir: Path) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
-        raise Conflict(f"the data folder {data_dir} is in use by process {holder}", code="in_use") from error
+    for _ in range(_ASKING_PATIENCE):
+        if _locks(lock, fcntl.LOCK_EX):
+            break
+        if not _locks(lock, fcntl.LOCK_SH):
+            holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
+            raise Conflict(f"the data folder {data_dir} is in use by process {holder}", code="in_use")
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        time.sleep(0.01)  # somebody is asking `is_in_use`, which takes a microsecond
+    else:
+        raise Conflict(f"the data folder {data_dir} is in use by programs that only look at it", code="in_use")
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+
+
+def _locks(lock: int, how: int) -> bool:
+    try:
+        fcntl.flock(lock, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

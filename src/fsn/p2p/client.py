@@ -1,8 +1,9 @@
 """Asking peers: many requests, pipelined, on one long-lived stream for each peer and protocol."""
 
 import itertools
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+import math
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import attrs
@@ -14,7 +15,21 @@ from fsn.core.ids import PeerId
 from fsn.p2p.transport.base import Stream, Transport
 from fsn.p2p.wire.codec import decode, encode
 from fsn.p2p.wire.framing import FrameDecoder
-from fsn.p2p.wire.messages import PROTOCOL_OF, Refusal, Request, Response, StoreChunk
+from fsn.p2p.wire.messages import (
+    PROTOCOL_OF,
+    ChunkRetrieved,
+    ChunksDeleted,
+    ChunkStored,
+    DeleteChunks,
+    Heartbeat,
+    HeartbeatAnswer,
+    Message,
+    Refusal,
+    Request,
+    Response,
+    RetrieveChunk,
+    StoreChunk,
+)
 from fsn.runtime.window import Window
 
 __all__ = ["Requester", "open_requester"]
@@ -24,16 +39,29 @@ log = structlog.get_logger()
 WINDOW_BYTES = 8 << 20
 """Request bytes that may be queued or unanswered on one stream; more wait their turn."""
 OPENING_SECONDS = 10.0
+SENDING_SECONDS = 60.0
+"""A peer that takes longer to accept one request has its stream given up; as long as `server.SENDING_SECONDS`."""
+LONGEST_DEADLINE_MS = 2**32 - 1
 SMALL_FRAME_BYTES = 256
 READ_BYTES = 512 << 10
+
+_ANSWERS: Mapping[type[Request], type[Response]] = {
+    StoreChunk: ChunkStored,
+    RetrieveChunk: ChunkRetrieved,
+    DeleteChunks: ChunksDeleted,
+    Heartbeat: HeartbeatAnswer,
+}
 
 
 @asynccontextmanager
 async def open_requester(transport: Transport, *, window_bytes: int = WINDOW_BYTES) -> AsyncIterator["Requester"]:
     """A requester over `transport`; its streams live in this block's nursery and end with it."""
     async with trio.open_nursery() as nursery:
-        yield Requester(transport, nursery, window_bytes)
-        nursery.cancel_scope.cancel()
+        requester = Requester(transport, nursery, window_bytes)
+        try:
+            yield requester
+        finally:
+            requester.close()
 
 
 class Requester:
@@ -44,18 +72,21 @@ class Requester:
         self._nursery = nursery
         self._window_bytes = window_bytes
         self._channels: dict[tuple[PeerId, str], _Channel] = {}
+        self._is_closed = False
+
+    def close(self) -> None:
+        """End all streams; who waits for an answer, or asks from now on, gets Unreachable."""
+        self._is_closed = True
+        self._nursery.cancel_scope.cancel()
 
     async def request(self, peer: PeerId, message: Request, *, within_seconds: float) -> Response:
-        """The peer's answer.
+        """The peer's answer, of the kind that belongs to the request.
 
         Raises Unreachable (no connection, or it broke: the request may have been carried out all the same), PeerTimeout, PeerRefused,
         ProtocolViolation. Cancelled, it disturbs no other request; the peer may carry it out all the same.
         """
         with trio.move_on_after(within_seconds):
-            answer = await self._channel(peer, PROTOCOL_OF[type(message)]).ask(message, within_seconds)
-            if isinstance(answer, Refusal):
-                raise PeerRefused(f"{peer} refused: {answer.message} ({answer.code})", refusal=str(answer.code))
-            return answer
+            return _checked(peer, message, await self._channel(peer, PROTOCOL_OF[type(message)]).ask(message))
         raise PeerTimeout(f"{peer} did not answer {type(message).__name__} within {within_seconds:g} s")
 
     def in_flight_bytes(self, peer: PeerId, protocol: str) -> int:
@@ -64,6 +95,8 @@ class Requester:
         return channel.window.taken_bytes if channel is not None else 0
 
     def _channel(self, peer: PeerId, protocol: str) -> "_Channel":
+        if self._is_closed:
+            raise Unreachable(f"{peer} is not asked any more: we are closing")
         channel = self._channels.get((peer, protocol))
         if channel is None or channel.failure is not None:
             channel = _Channel(self._transport, peer, protocol, self._window_bytes)
@@ -82,7 +115,7 @@ class _Waiter:
     """One request without an answer yet."""
 
     done: trio.Event = attrs.field(factory=trio.Event)
-    answer: Response | None = None
+    answer: Message | None = None
 
 
 class _Channel:
@@ -96,22 +129,30 @@ class _Channel:
         self._transport = transport
         self._numbers = itertools.count(1)
         self._waiting: dict[int, _Waiter] = {}
-        self._outgoing: deque[tuple[int, bytes]] = deque()
+        self._outgoing: OrderedDict[int, bytes] = OrderedDict()
         self._has_outgoing = trio.Event()
 
-    async def ask(self, message: Request, within_seconds: float) -> Response:
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes of frames that nobody has begun to send."""
+        return sum(map(len, self._outgoing.values()))
+
+    async def ask(self, message: Request) -> Message:
+        """Send `message` and wait for what comes back under its number. The caller sets the deadline, which the peer is told."""
         number, waiter, size_bytes = next(self._numbers), _Waiter(), _size_of(message)
         await self.window.acquire(size_bytes)
         try:
             if self.failure is not None:
                 raise self._failed()
-            frame = encode(number, message, deadline_ms=int(within_seconds * 1000))
+            self._outgoing[number] = encode(number, message, deadline_ms=_deadline_ms())
             self._waiting[number] = waiter
-            self._outgoing.append((number, frame))
             self._has_outgoing.set()
             await waiter.done.wait()
         finally:
             self._waiting.pop(number, None)
+            self._outgoing.pop(
+                number, None
+            )  # not begun: it takes no memory beyond the window, and spares the peer the work
             self.window.release(size_bytes)
         if waiter.answer is None:
             raise self._failed()
@@ -142,13 +183,16 @@ class _Channel:
             self._fail(Unreachable(f"the connection to {self.peer} broke: {error}"))
         except ProtocolViolation as error:
             self._fail(ProtocolViolation(f"{self.peer}: {error.message}"))
+        except trio.TooSlowError:
+            self._fail(Unreachable(f"{self.peer} took nothing for {SENDING_SECONDS:g} s"))
+        self._fail(Unreachable(f"{self.peer} ended the stream"))
         both.cancel()
 
     async def _send(self, stream: Stream) -> None:
         while True:
             while self._outgoing:
-                number, frame = self._outgoing.popleft()
-                if number in self._waiting:  # else the asker has gone: spare the peer the work
+                _, frame = self._outgoing.popitem(last=False)
+                with trio.fail_after(SENDING_SECONDS):
                     await stream.send_all(frame)
             self._has_outgoing = trio.Event()
             await self._has_outgoing.wait()
@@ -160,7 +204,7 @@ class _Channel:
                 envelope = decode(frame)
                 waiter = self._waiting.get(envelope.request_id)
                 if waiter is not None:  # else the asker has gone
-                    waiter.answer = envelope.message  # type: ignore[assignment]
+                    waiter.answer = envelope.message
                     waiter.done.set()
 
     def _failed(self) -> PeerError:
@@ -175,6 +219,21 @@ class _Channel:
         self._outgoing.clear()
         for waiter in self._waiting.values():
             waiter.done.set()
+
+
+def _checked(peer: PeerId, message: Request, answer: Message) -> Response:
+    wanted = _ANSWERS[type(message)]
+    if isinstance(answer, Refusal):
+        raise PeerRefused(f"{peer} refused: {answer.message} ({answer.code})", refusal=str(answer.code))
+    if not isinstance(answer, wanted):
+        raise ProtocolViolation(f"{peer} answered {type(message).__name__} with {type(answer).__name__}")
+    return answer
+
+
+def _deadline_ms() -> int:
+    """How long the caller will wait from now on, as the wire says it: 0 would mean that it was not said."""
+    left_seconds = trio.current_effective_deadline() - trio.current_time()
+    return max(1, min(LONGEST_DEADLINE_MS, math.ceil(min(left_seconds, LONGEST_DEADLINE_MS) * 1000)))
 
 
 def _size_of(message: Request) -> int:

@@ -27,7 +27,7 @@ from fsn.core.ids import PeerId
 from fsn.p2p.transport.base import Stream, Transport
 from fsn.p2p.wire.codec import Envelope, decode, encode
 from fsn.p2p.wire.framing import FrameDecoder
-from fsn.p2p.wire.messages import PROTOCOL_OF, Message, Refusal, RefusalCode, Request, Response
+from fsn.p2p.wire.messages import PROTOCOL_OF, Refusal, RefusalCode, Request, Response
 
 __all__ = ["RequestHandler", "refusal_for", "serve_requests"]
 
@@ -41,7 +41,7 @@ AT_WORK = 64
 LONGEST_SECONDS = 60.0
 """The longest that a handler may take, whatever deadline the peer names."""
 SENDING_SECONDS = 60.0
-"""A peer that takes longer to accept one answer is cut off."""
+"""A peer that takes longer to accept one answer is cut off; the time that an answer waits behind others does not count."""
 READ_BYTES = 512 << 10
 
 _REFUSALS: Mapping[type[FsnError], RefusalCode] = {
@@ -82,7 +82,7 @@ async def _serve_stream(
     stream: Stream, kind: type[Request], handler: RequestHandler, may_ask: Callable[[PeerId], bool]
 ) -> None:
     """Serve one stream until the peer closes it, breaks it or breaks the protocol; returns in each of these cases."""
-    service = _Service(stream, kind, handler if may_ask(stream.peer) else _refuse)
+    service = _Service(stream, kind, handler, may_ask)
     try:
         async with trio.open_nursery() as nursery:
             await service.receive(nursery)
@@ -94,16 +94,12 @@ async def _serve_stream(
         log.warning("protocol_violation", peer=stream.peer, protocol=stream.protocol, reason=str(group.exceptions[0]))
 
 
-async def _refuse(peer: PeerId, _: Request) -> Response:
-    await trio.lowlevel.checkpoint()
-    return Refusal(RefusalCode.NOT_AUTHORISED, f"{peer} is not known here: register first")
-
-
 @attrs.define
 class _Service:
     stream: Stream
     kind: type[Request]
     handler: RequestHandler
+    may_ask: Callable[[PeerId], bool]
     _room: trio.Semaphore = attrs.field(factory=lambda: trio.Semaphore(AT_WORK))
     _sending: trio.Lock = attrs.field(factory=trio.Lock)
 
@@ -113,35 +109,41 @@ class _Service:
             for frame in frames.feed(data):
                 envelope = decode(frame)
                 await self._room.acquire()
-                nursery.start_soon(self._answer, envelope)
+                if self.may_ask(self.stream.peer):
+                    nursery.start_soon(self._answer, envelope)
+                else:
+                    await self._answer(envelope)  # one after the other: of a stranger's bytes one request is held
 
     async def _answer(self, envelope: Envelope) -> None:
         try:
-            answer = await self._handle(envelope)
-            await self._send(envelope.request_id, answer)
+            frame = await self._frame(envelope)
+            async with self._sending:
+                with trio.fail_after(SENDING_SECONDS):
+                    await self.stream.send_all(frame)
         finally:
             self._room.release()
 
+    async def _frame(self, envelope: Envelope) -> bytes:
+        """The answer to one request, encoded. The barrier: a handler's bug is logged and becomes a refusal."""
+        try:
+            return encode(envelope.request_id, await self._handle(envelope))
+        except FsnError as error:
+            answer = refusal_for(error)
+        except Exception:
+            log.exception("handler_failed", peer=self.stream.peer, request=self.kind.__name__)
+            answer = Refusal(
+                RefusalCode.INTERNAL, "the request failed inside; the log of the one who was asked says more"
+            )
+        return encode(envelope.request_id, answer)
+
     async def _handle(self, envelope: Envelope) -> Response:
-        """The answer to one request. The barrier: a handler's bug is logged and becomes a refusal."""
+        """Who may ask is judged at each request: a stream lives long, and its peer may register or be struck off meanwhile."""
         request, peer = envelope.message, self.stream.peer
+        if not self.may_ask(peer):
+            return Refusal(RefusalCode.NOT_AUTHORISED, f"{peer} is not known here: register first")
         if not isinstance(request, self.kind):
             return Refusal(RefusalCode.INVALID, f"{type(request).__name__} is not spoken on {self.stream.protocol}")
         limit = min(envelope.deadline_ms / 1000 or LONGEST_SECONDS, LONGEST_SECONDS)
         with trio.move_on_after(limit):
-            try:
-                return await self.handler(peer, request)
-            except FsnError as error:
-                return refusal_for(error)
-            except Exception:
-                log.exception("handler_failed", peer=peer, request=self.kind.__name__)
-                return Refusal(
-                    RefusalCode.INTERNAL, "the request failed inside; the log of the one who was asked says more"
-                )
+            return await self.handler(peer, request)
         return Refusal(RefusalCode.BUSY, f"no answer within {limit:g} s", retry_after_ms=1000)
-
-    async def _send(self, request_id: int, answer: Message) -> None:
-        frame = encode(request_id, answer)
-        with trio.fail_after(SENDING_SECONDS):
-            async with self._sending:
-                await self.stream.send_all(frame)

@@ -1,12 +1,16 @@
 """What we tell others about where we listen."""
 
 import ipaddress
+import re
 from collections.abc import Sequence
 
 from fsn.core.errors import Invalid
-from fsn.p2p.transport.addresses import TcpAddress, format_tcp_address, parse_tcp_address
+from fsn.p2p.transport.addresses import TcpAddress, parse_tcp_address
 
 __all__ = ["announced_addresses", "tcp_port_of"]
+
+_BRACKETED = re.compile(r"\[([0-9a-fA-F:.]+)\](?::[0-9]*)?")
+_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})")
 
 
 def announced_addresses(listening: Sequence[str], host: str) -> tuple[str, ...]:
@@ -17,10 +21,10 @@ def announced_addresses(listening: Sequence[str], host: str) -> tuple[str, ...]:
     found = []
     for text in listening:
         address = _tcp_address(text)
-        if address is None or not ipaddress.ip_address(address.host).is_unspecified:
+        if address is None or not _is_every_interface(address.host):
             found.append(text)
-        elif name := _name_of(host):
-            found.append(_format(name, address.port))
+        elif kind_and_name := _told(host):
+            found.append(f"/{kind_and_name}/tcp/{address.port}")
     return tuple(found)
 
 
@@ -36,16 +40,25 @@ def _tcp_address(text: str) -> TcpAddress | None:
         return None
 
 
-def _name_of(host: str) -> str:
-    """The host of an HTTP Host header, without its port and brackets; "" when it cannot be one."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    name = host.partition(":")[0]
-    return name if name.replace("-", "").replace(".", "").isalnum() and name.isascii() else ""
+def _is_every_interface(host: str) -> bool:
+    ip = _ip(host)
+    return ip is not None and ip.is_unspecified
 
 
-def _format(name: str, port: int) -> str:
+def _told(host: str) -> str:
+    """A Host header as the beginning of a multiaddress, e.g. "ip4/192.0.2.1" or "dns/example.org"; "" when it cannot be one.
+
+    Whoever asks writes that header: nothing but an address or a name gets through. Names of containers have underscores.
+    """
+    bracketed = _BRACKETED.fullmatch(host)
+    name = bracketed[1] if bracketed else host.partition(":")[0]
+    if (ip := _ip(name)) is not None:
+        return f"ip{ip.version}/{name}"
+    return f"dns/{name}" if not bracketed and _NAME.fullmatch(name) else ""
+
+
+def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return format_tcp_address(name, port)
+        return ipaddress.ip_address(text)
     except ValueError:
-        return f"/dns/{name}/tcp/{port}"
+        return None

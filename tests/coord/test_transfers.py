@@ -123,8 +123,8 @@ async def test_a_client_that_leaves_in_the_middle_leaves_nothing(network: Networ
     started = trio.Event()
 
     async def body() -> AsyncIterator[bytes]:
-        yield bytes(2 * CHUNK_BYTES)
-        await wait_held(network, 6)
+        yield bytes(8 * CHUNK_BYTES)
+        await wait_held(network, 21)  # all but the last, which waits for what comes after it
         started.set()
         await trio.sleep_forever()
 
@@ -204,13 +204,13 @@ async def test_steps_in_any_order_and_again(network: Network) -> None:
     """Chunks may come in any order and twice; the file is what its chunks are."""
     user = (await network.user()).user.id
     data = secrets.token_bytes(2 * CHUNK_BYTES + 10)
-    uploads = network.services.uploads
-    upload = await uploads.initiate(user, "steps", len(data), None)
+    sessions = network.services.sessions
+    upload = await sessions.initiate(user, "steps", len(data), None)
     for index in (2, 0, 2, 1, 0):
-        await uploads.put_chunk(user, upload.id, index, data[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES])
-    assert (await uploads.progress(user, upload.id)).received == [(0, 2)]
-    file = await uploads.complete(user, upload.id)
-    assert (await uploads.complete(user, upload.id)).id == file.id
+        await sessions.put_chunk(user, upload.id, index, data[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES])
+    assert (await sessions.progress(user, upload.id)).received == [(0, 2)]
+    file = await sessions.complete(user, upload.id)
+    assert (await sessions.complete(user, upload.id)).id == file.id
     assert await get(network, file) == data
     assert await held(network) == 9
 
@@ -219,25 +219,25 @@ async def test_the_same_chunk_sent_twice_at_once_is_stored_once(network: Network
     """Two clients race with one chunk: both succeed, three replicas stay, the loser's go."""
     user = (await network.user()).user.id
     data = secrets.token_bytes(1000)
-    uploads = network.services.uploads
-    upload = await uploads.initiate(user, "race", len(data), None)
+    sessions = network.services.sessions
+    upload = await sessions.initiate(user, "race", len(data), None)
     async with trio.open_nursery() as nursery:
         for _ in range(4):
-            nursery.start_soon(uploads.put_chunk, user, upload.id, 0, data)
+            nursery.start_soon(sessions.put_chunk, user, upload.id, 0, data)
     assert await pool.fetch_one("select count(*) from replicas") == (3,)
     await wait_held(network, 3)
-    file = await uploads.complete(user, upload.id)
+    file = await sessions.complete(user, upload.id)
     assert await get(network, file) == data
 
 
 async def test_another_chunk_under_a_known_index_is_a_conflict(network: Network) -> None:
     """What is in is never replaced."""
     user = (await network.user()).user.id
-    uploads = network.services.uploads
-    upload = await uploads.initiate(user, "f", 4, None)
-    await uploads.put_chunk(user, upload.id, 0, b"abcd")
+    sessions = network.services.sessions
+    upload = await sessions.initiate(user, "f", 4, None)
+    await sessions.put_chunk(user, upload.id, 0, b"abcd")
     with pytest.raises(Conflict) as caught:
-        await uploads.put_chunk(user, upload.id, 0, b"abce")
+        await sessions.put_chunk(user, upload.id, 0, b"abce")
     assert caught.value.code == "chunk_differs"
 
 
@@ -250,36 +250,36 @@ async def test_a_chunk_that_does_not_fit_is_told_what_was_wanted(
 ) -> None:
     """Wrong sizes and indexes are refused with both numbers."""
     user = (await network.user()).user.id
-    upload = await network.services.uploads.initiate(user, "f", 4, None)
+    upload = await network.services.sessions.initiate(user, "f", 4, None)
     with pytest.raises(Invalid, match=words):
-        await network.services.uploads.put_chunk(user, upload.id, index, data)
+        await network.services.sessions.put_chunk(user, upload.id, index, data)
 
 
 async def test_completing_too_early_names_the_missing_chunks(network: Network) -> None:
     """The conflict lists the indexes, and the upload goes on."""
     user = (await network.user()).user.id
-    uploads = network.services.uploads
-    upload = await uploads.initiate(user, "f", 2 * CHUNK_BYTES + 1, None)
-    await uploads.put_chunk(user, upload.id, 1, bytes(CHUNK_BYTES))
+    sessions = network.services.sessions
+    upload = await sessions.initiate(user, "f", 2 * CHUNK_BYTES + 1, None)
+    await sessions.put_chunk(user, upload.id, 1, bytes(CHUNK_BYTES))
     with pytest.raises(Conflict) as caught:
-        await uploads.complete(user, upload.id)
+        await sessions.complete(user, upload.id)
     assert caught.value.code == "chunks_missing"
     assert caught.value.facts["missing"] == [0, 2]
-    await uploads.put_chunk(user, upload.id, 0, bytes(CHUNK_BYTES))
+    await sessions.put_chunk(user, upload.id, 0, bytes(CHUNK_BYTES))
 
 
 async def test_an_aborted_upload_takes_nothing_more_and_leaves_nothing(network: Network) -> None:
     """Abort deletes the replicas; chunks and completion are conflicts afterwards; abort again is fine."""
     user = (await network.user()).user.id
-    uploads = network.services.uploads
-    upload = await uploads.initiate(user, "f", 8, None)
-    await uploads.put_chunk(user, upload.id, 0, b"abcdefgh")
-    await uploads.abort(user, upload.id)
-    await uploads.abort(user, upload.id)
+    sessions = network.services.sessions
+    upload = await sessions.initiate(user, "f", 8, None)
+    await sessions.put_chunk(user, upload.id, 0, b"abcdefgh")
+    await sessions.abort(user, upload.id)
+    await sessions.abort(user, upload.id)
     with pytest.raises(Conflict, match="aborted"):
-        await uploads.put_chunk(user, upload.id, 0, b"abcdefgh")
+        await sessions.put_chunk(user, upload.id, 0, b"abcdefgh")
     with pytest.raises(Conflict, match="aborted"):
-        await uploads.complete(user, upload.id)
+        await sessions.complete(user, upload.id)
     await wait_held(network, 0)
 
 
@@ -287,13 +287,13 @@ async def test_others_see_nothing(network: Network) -> None:
     """Another user's uploads and files are not found, rather than forbidden."""
     ann, bob = (await network.user()).user.id, (await network.user("bob@example.com")).user.id
     services = network.services
-    upload = await services.uploads.initiate(ann, "f", 1, None)
+    upload = await services.sessions.initiate(ann, "f", 1, None)
     file = await put(network, ann, b"x")
     for attempt in (
-        lambda: services.uploads.put_chunk(bob, upload.id, 0, b"x"),
-        lambda: services.uploads.complete(bob, upload.id),
-        lambda: services.uploads.abort(bob, upload.id),
-        lambda: services.uploads.progress(bob, upload.id),
+        lambda: services.sessions.put_chunk(bob, upload.id, 0, b"x"),
+        lambda: services.sessions.complete(bob, upload.id),
+        lambda: services.sessions.abort(bob, upload.id),
+        lambda: services.sessions.progress(bob, upload.id),
         lambda: services.files.find(bob, file.id),
         lambda: services.files.delete(bob, file.id),
     ):
@@ -333,24 +333,24 @@ async def test_sizes_beyond_the_limits_are_refused(network: Network) -> None:
     """Negative and huge sizes never begin an upload."""
     user = (await network.user()).user.id
     with pytest.raises(Invalid):
-        await network.services.uploads.initiate(user, "f", -1, None)
+        await network.services.sessions.initiate(user, "f", -1, None)
     with pytest.raises(TooLarge):
-        await network.services.uploads.initiate(user, "f", 10**12 + 1, None)
+        await network.services.sessions.initiate(user, "f", 10**12 + 1, None)
     for replicas in (0, 11):
         with pytest.raises(Invalid):
-            await network.services.uploads.initiate(user, "f", 1, replicas)
+            await network.services.sessions.initiate(user, "f", 1, replicas)
 
 
 async def test_an_expired_upload_is_dropped(network: Network, pool: Pool) -> None:
     """After its time an upload takes nothing, and the worker removes it."""
     user = (await network.user()).user.id
-    uploads = network.services.uploads
-    upload = await uploads.initiate(user, "f", 1, None)
+    sessions = network.services.sessions
+    upload = await sessions.initiate(user, "f", 1, None)
     await pool.execute("update uploads set expires_at = created_at where id = %s", [upload.id])
     with pytest.raises(Conflict, match="expired"):
-        await uploads.put_chunk(user, upload.id, 0, b"x")
-    assert await uploads.expire() == 1
-    assert await uploads.expire() == 0
+        await sessions.put_chunk(user, upload.id, 0, b"x")
+    assert await sessions.expire() == 1
+    assert await sessions.expire() == 0
     assert await network.services.files.page(user, None, 10) == []
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "Upload",
     "UploadState",
     "User",
+    "WholeFile",
 ]
 
 FileStatus = Literal["uploading", "ready", "deleted"]
@@ -96,6 +97,14 @@ class ChunkRecord:
     size_bytes: int
     fingerprint: bytes = attrs.field(repr=False)
     replicas: tuple[PlacedReplica, ...]
+
+
+@attrs.frozen
+class WholeFile:
+    """A small file whose chunks are all durable, on its way into the catalogue in one piece; `file` is ready."""
+
+    file: StoredFile
+    chunks: tuple[ChunkRecord, ...]
 
 
 @attrs.frozen

@@ -10,7 +10,7 @@ import structlog
 from fsn.coord.database.nodes import DueDeletion, deletions_done, due_deletions, postpone_deletions
 from fsn.coord.database.pool import Pool
 from fsn.coord.membership import Membership
-from fsn.coord.upload import Uploads
+from fsn.coord.sessions import Sessions
 from fsn.core.errors import PeerError, ProtocolViolation
 from fsn.core.ids import NodeId, ReplicaId
 from fsn.p2p.client import Requester
@@ -74,12 +74,12 @@ class Deleting:
 class Expiring:
     """Drops uploads that were begun and never completed."""
 
-    uploads: Uploads
+    sessions: Sessions
     name: str = "expiring"
 
     async def step(self) -> Rest | None:
         """Drop a hundred."""
-        return None if await self.uploads.expire() else Rest(60)
+        return None if await self.sessions.expire() else Rest(60)
 
 
 def _by_node(due: Sequence[DueDeletion]) -> dict[NodeId, list[ReplicaId]]:

@@ -1,4 +1,4 @@
-"""Chunks into the catalogue: whatever is waiting goes into one transaction, so that many chunks share one commit."""
+"""Into the catalogue: whatever is waiting goes into one statement, so that many chunks and small files share one commit."""
 
 from collections.abc import Sequence
 from random import Random
@@ -7,36 +7,44 @@ import attrs
 import structlog
 import trio
 
-from fsn.coord.catalog import ChunkRecord, PlacedReplica
-from fsn.coord.database.chunks import ChunkKey, fingerprints, insert_chunks, insert_replicas, queue_deletions
-from fsn.coord.database.driver import TrioConnection
+from fsn.coord.catalog import ChunkRecord, PlacedReplica, WholeFile
+from fsn.coord.database.chunks import ChunkKey, fingerprints, insert_recorded, queue_deletions
 from fsn.coord.database.pool import Pool
 from fsn.core.errors import Conflict, FsnError, Unavailable
 from fsn.runtime.clock import Clock
+from fsn.runtime.supervise import Bell
 
 __all__ = ["Recorder"]
 
 log = structlog.get_logger()
 
 BATCH_CHUNKS = 512
-"""Chunks of one transaction: 512 chunks with three replicas each are 2048 rows, about 50 ms of PostgreSQL."""
+"""Entries of one statement: 512 chunks with three replicas each are 2048 rows, about 50 ms of PostgreSQL."""
 SLOTS = 16384
 
 
 @attrs.define(eq=False)
 class _Waiting:
-    record: ChunkRecord
+    """One chunk of a file that is coming in, or a whole small file."""
+
+    chunks: tuple[ChunkRecord, ...]
+    whole: WholeFile | None = None
     done: trio.Event = attrs.field(factory=trio.Event)
     failure: FsnError | None = None
+
+    @property
+    def replicas(self) -> list[PlacedReplica]:
+        return [replica for chunk in self.chunks for replica in chunk.replicas]
 
 
 class Recorder:
     """The one writer of chunk rows in this process. `run` must be running for the other methods to return."""
 
-    def __init__(self, db: Pool, *, clock: Clock, chance: Random) -> None:
+    def __init__(self, db: Pool, *, clock: Clock, chance: Random, deletions_due: Bell) -> None:
         self._db = db
         self._clock = clock
         self._chance = chance
+        self._deletions_due = deletions_due
         self._waiting: list[_Waiting] = []
         self._unwanted: list[PlacedReplica] = []
         self._work = trio.Event()
@@ -48,12 +56,12 @@ class Recorder:
         when the database is away. In all cases in which the replicas are not recorded they are queued for deletion. Cancelled, the
         chunk may be recorded all the same.
         """
-        waiting = _Waiting(record)
-        self._waiting.append(waiting)
-        self._work.set()
-        await waiting.done.wait()
-        if waiting.failure is not None:
-            raise waiting.failure
+        await self._wait(_Waiting((record,)))
+
+    async def record_whole(self, whole: WholeFile) -> None:
+        """Return when the file is in the catalogue, ready, with all its chunks. Raises Unavailable; its replicas are queued for deletion
+        then. Cancelled, it may be recorded all the same."""
+        await self._wait(_Waiting(whole.chunks, whole))
 
     def discard(self, replicas: Sequence[PlacedReplica]) -> None:
         """Queue replicas for deletion that never became part of a chunk; does not wait. A crash before it is written leaves
@@ -69,13 +77,23 @@ class Recorder:
             while self._waiting or self._unwanted:
                 await self._write_batch()
 
+    async def _wait(self, waiting: _Waiting) -> None:
+        self._waiting.append(waiting)
+        self._work.set()
+        await waiting.done.wait()
+        if waiting.failure is not None:
+            raise waiting.failure
+
     async def _write_batch(self) -> None:
         batch, self._waiting = self._waiting[:BATCH_CHUNKS], self._waiting[BATCH_CHUNKS:]
         unwanted, self._unwanted = self._unwanted, []
         try:
-            await self._write(batch, unwanted)
+            unwanted += await self._write(batch)
+            for waiting in batch:
+                waiting.done.set()
+            await self._queue_deletions(unwanted)
         except Unavailable as error:
-            log.warning("recording_failed", chunks=len(batch), reason=error.message)
+            log.warning("recording_failed", entries=len(batch), reason=error.message)
             self._fail(batch, unwanted, error)
             await trio.sleep(0.2)  # the database is away: do not spin
         finally:
@@ -85,45 +103,51 @@ class Recorder:
     def _fail(self, batch: Sequence[_Waiting], unwanted: Sequence[PlacedReplica], error: Unavailable) -> None:
         """Nothing was written, as far as we know. What was stored becomes garbage: unless the commit did happen (an outage in its
         middle), which the deletion, guarded by the replica rows, finds out."""
-        for waiting in batch:
+        lost = [waiting for waiting in batch if not waiting.done.is_set()]
+        for waiting in lost:
             waiting.failure = Unavailable(error.message)
-        self._unwanted = [*unwanted, *(replica for waiting in batch for replica in waiting.record.replicas)]
+        self._unwanted = [*unwanted, *self._unwanted, *(replica for waiting in lost for replica in waiting.replicas)]
         self._work.set()
 
-    async def _write(self, batch: Sequence[_Waiting], unwanted: list[PlacedReplica]) -> None:
-        async with self._db.transaction() as connection:
-            losers = await self._insert(connection, batch)
-            unwanted.extend(replica for waiting in losers for replica in waiting.record.replicas)
-            if unwanted:
-                await queue_deletions(connection, unwanted, self._clock())
+    async def _queue_deletions(self, unwanted: Sequence[PlacedReplica]) -> None:
+        if unwanted:
+            await queue_deletions(self._db, unwanted, self._clock())
+            self._deletions_due.ring()
 
-    async def _insert(self, connection: TrioConnection, batch: Sequence[_Waiting]) -> list[_Waiting]:
-        """Insert what is new; those who came second are told how they stand, and returned."""
+    async def _write(self, batch: Sequence[_Waiting]) -> list[PlacedReplica]:
+        """Insert what is new; those who came second are told how they stand. Returns the replicas of these."""
         if not batch:
             return []
         winners, losers = _first_of_each(batch)
-        inserted = await insert_chunks(connection, [waiting.record for waiting in winners])
-        losers += [waiting for waiting in winners if _key(waiting) not in inserted]
-        winners = [waiting for waiting in winners if _key(waiting) in inserted]
-        records = [waiting.record for waiting in winners]
-        slots = [self._chance.randrange(SLOTS) for record in records for _ in record.replicas]
-        await insert_replicas(connection, records, slots, self._clock())
+        chunks = [chunk for waiting in winners for chunk in waiting.chunks]
+        slots = [self._chance.randrange(SLOTS) for chunk in chunks for _ in chunk.replicas]
+        files = [waiting.whole.file for waiting in winners if waiting.whole is not None]
+        inserted = await insert_recorded(self._db, chunks, files, slots, self._clock())
+        losers += [waiting for waiting in winners if waiting.whole is None and _key(waiting) not in inserted]
         if losers:
-            marks = await fingerprints(connection, [_key(waiting) for waiting in losers])
-            for waiting in losers:
-                waiting.failure = _verdict(waiting.record, marks.get(_key(waiting)))
-        return losers
+            await self._judge(losers)
+        return [replica for waiting in losers for replica in waiting.replicas]
+
+    async def _judge(self, losers: Sequence[_Waiting]) -> None:
+        marks = await fingerprints(self._db, [_key(waiting) for waiting in losers])
+        for waiting in losers:
+            waiting.failure = _verdict(waiting.chunks[0], marks.get(_key(waiting)))
 
 
 def _key(waiting: _Waiting) -> ChunkKey:
-    return (waiting.record.file, waiting.record.index)
+    return (waiting.chunks[0].file, waiting.chunks[0].index)
 
 
 def _first_of_each(batch: Sequence[_Waiting]) -> tuple[list[_Waiting], list[_Waiting]]:
-    """Two clients may send the same chunk at once: the first of each, and the rest."""
-    first: dict[ChunkKey, _Waiting] = {}
-    rest = [waiting for waiting in batch if first.setdefault(_key(waiting), waiting) is not waiting]
-    return list(first.values()), rest
+    """Two clients may send the same chunk at once: the first of each, and the rest. A whole file is its own."""
+    seen: set[ChunkKey] = set()
+    first: list[_Waiting] = []
+    rest: list[_Waiting] = []
+    for waiting in batch:
+        is_again = waiting.whole is None and _key(waiting) in seen
+        (rest if is_again else first).append(waiting)
+        seen.update((chunk.file, chunk.index) for chunk in waiting.chunks)
+    return first, rest
 
 
 def _verdict(record: ChunkRecord, fingerprint: bytes | None) -> FsnError | None:

@@ -10,6 +10,7 @@ import attrs
 import trio
 
 from fsn.coord.accounts import Accounts
+from fsn.coord.admission import Admission
 from fsn.coord.config import (
     AccountsConfig,
     CreditsConfig,
@@ -30,7 +31,8 @@ from fsn.coord.recording import Recorder
 from fsn.coord.registration import Registrar
 from fsn.coord.replication import Replicator
 from fsn.coord.secrets import MasterKeys, load_key, load_master_keys
-from fsn.coord.upload import Uploads
+from fsn.coord.sessions import Sessions
+from fsn.coord.upload import ChunkWriter, StreamedUploads
 from fsn.p2p.client import open_requester
 from fsn.p2p.server import serve_requests
 from fsn.p2p.transport.base import Transport
@@ -38,6 +40,7 @@ from fsn.p2p.wire.messages import Contact, Heartbeat
 from fsn.runtime.clock import Clock, system_clock
 from fsn.runtime.stages import open_stage
 from fsn.runtime.supervise import Bell, Worker, supervise
+from fsn.runtime.window import Window
 
 __all__ = ["Secrets", "Services", "ServicesConfig", "load_secrets", "open_services"]
 
@@ -72,7 +75,9 @@ class Services:
     transport: Transport
     membership: Membership
     accounts: Accounts
-    uploads: Uploads
+    admission: Admission
+    sessions: Sessions
+    uploads: StreamedUploads
     downloads: Downloads
     files: Files
     registrar: Registrar
@@ -109,16 +114,15 @@ async def open_services(
         membership = Membership(
             db, transport, requester, clock=clock, chance=chance, config=config.membership, placement=config.placement
         )
-        recorder = Recorder(db, clock=clock, chance=chance)
+        deletions_due = Bell()
+        recorder = Recorder(db, clock=clock, chance=chance, deletions_due=deletions_due)
         keyring = Keyring(keys.masters, random_bytes)
         replicator = Replicator(
             membership, requester, recorder, random_bytes=random_bytes, upload=config.upload, placement=config.placement
         )
-        deletions_due = Bell()
-        uploads = Uploads(
-            db, membership, replicator, recorder, keyring, clock=clock, random_bytes=random_bytes,
-            deletions_due=deletions_due, config=config.upload, credits=config.credits,
-        )  # fmt: skip
+        admission = Admission(db, membership, keyring, clock, random_bytes, config.upload, config.credits)
+        writer = ChunkWriter(replicator, recorder, Window(config.upload.total_window_bytes))
+        sessions = Sessions(db, admission, writer, deletions_due=deletions_due)
 
         def contacts() -> tuple[Contact, ...]:
             return (Contact(transport.peer, announced()),)
@@ -127,7 +131,7 @@ async def open_services(
         workers: list[Worker] = [
             SightingRecording(membership, db),
             Deleting(db, membership, requester, clock, deletions_due),
-            Expiring(uploads),
+            Expiring(sessions),
         ]
         services = Services(
             db=db,
@@ -137,7 +141,9 @@ async def open_services(
                 db, clock=clock, token_key=keys.token_key, random_bytes=random_bytes, config=config.accounts,
                 credits=config.credits,
             ),
-            uploads=uploads,
+            admission=admission,
+            sessions=sessions,
+            uploads=StreamedUploads(admission, writer, sessions),
             downloads=Downloads(db, membership, requester, keyring, chance=chance, config=config.download),
             files=Files(db, membership, clock, deletions_due),
             registrar=Registrar(db, clock=clock, key=keys.token_key, random_bytes=random_bytes),

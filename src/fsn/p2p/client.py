@@ -233,7 +233,7 @@ def _checked(peer: PeerId, message: Request, answer: Message) -> Response:
 def _deadline_ms() -> int:
     """How long the caller will wait from now on, as the wire says it: 0 would mean that it was not said."""
     left_seconds = trio.current_effective_deadline() - trio.current_time()
-    return max(1, min(LONGEST_DEADLINE_MS, math.ceil(min(left_seconds, LONGEST_DEADLINE_MS) * 1000)))
+    return max(1, min(LONGEST_DEADLINE_MS, math.ceil(max(0.0, min(left_seconds, LONGEST_DEADLINE_MS)) * 1000)))
 
 
 def _size_of(message: Request) -> int:

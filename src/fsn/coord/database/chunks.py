@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from fsn.coord.catalog import ChunkRecord, PlacedReplica, StoredChunk
+from fsn.coord.catalog import ChunkRecord, PlacedReplica, StoredChunk, StoredFile
 from fsn.coord.database.driver import TrioConnection
 from fsn.coord.database.pool import Pool
 from fsn.core.ids import ChunkId, FileId, NodeId, ReplicaId
@@ -13,8 +13,7 @@ __all__ = [
     "chunk_totals",
     "chunks_between",
     "fingerprints",
-    "insert_chunks",
-    "insert_replicas",
+    "insert_recorded",
     "missing_indexes",
     "queue_deletions",
     "replica_health",
@@ -24,46 +23,64 @@ __all__ = [
 ChunkKey = tuple[FileId, int]
 
 
-async def insert_chunks(db: TrioConnection, records: Sequence[ChunkRecord]) -> set[ChunkKey]:
-    """Insert the chunks whose file is still coming in and that are not there yet; the keys of those inserted.
+async def insert_recorded(
+    db: Pool, records: Sequence[ChunkRecord], files: Sequence[StoredFile], slots: Sequence[int], at: datetime
+) -> set[ChunkKey]:
+    """Insert small files that are whole, and chunks with their replicas; the keys of the chunks inserted. One statement, one commit.
 
-    Locks the files' rows (shared) until the transaction ends, so that an upload cannot be completed or aborted in between.
+    A chunk is inserted when its file is still coming in, or is one of `files`, and it is not there yet. `slots` has one random
+    number 0..16383 for each replica. Locks the rows of files that are coming in (shared) until the commit, so that an upload cannot be
+    completed or aborted in between.
     """
-    cursor = await db.execute(
-        """with incoming as (
-               select * from unnest(%s::uuid[], %s::int[], %s::uuid[], %s::int[], %s::bytea[])
-                   as c (file_id, index, id, size_bytes, fingerprint)),
-           open as materialized (
-               select id from files where id = any (%s::uuid[]) and status = 'uploading' order by id for share)
-           insert into chunks (file_id, index, id, size_bytes, fingerprint)
-           select i.* from incoming i join open o on o.id = i.file_id
-           on conflict do nothing returning file_id, index""",
-        [
-            [r.file for r in records], [r.index for r in records], [r.id for r in records],
-            [r.size_bytes for r in records], [r.fingerprint for r in records], list({r.file for r in records}),
-        ],
-    )  # fmt: skip
-    return {(FileId(file), int(index)) for file, index in await cursor.fetchall()}
-
-
-async def insert_replicas(
-    db: TrioConnection, records: Sequence[ChunkRecord], slots: Sequence[int], at: datetime
-) -> None:
-    """Insert the replicas of chunks that were just inserted; `slots` has one random number 0..16383 for each replica."""
     rows = [(record, replica) for record in records for replica in record.replicas]
-    await db.execute(
-        """insert into replicas (id, file_id, chunk_index, number, node_id, root, sealed_bytes, slot, stored_at)
-           select r.*, %s from unnest(%s::uuid[], %s::uuid[], %s::int[], %s::smallint[], %s::uuid[], %s::bytea[],
-                                      %s::int[], %s::smallint[]) as r""",
-        [
-            at, [r.id for _, r in rows], [c.file for c, _ in rows], [c.index for c, _ in rows],
-            [r.number for _, r in rows], [r.node for _, r in rows], [r.root for _, r in rows],
-            [r.sealed_bytes for _, r in rows], list(slots),
-        ],
+    inserted = await db.fetch_all(
+        """with whole as (
+               insert into files (id, user_id, name, size_bytes, chunk_bytes, pieces, status, master_key_id, wrapped_key,
+                                  wrap_secret, created_at, ready_at)
+               select f.id, f.user_id, f.name, f.size_bytes, f.chunk_bytes, f.pieces, 'ready', f.master_key_id, f.wrapped_key,
+                      f.wrap_secret, f.created_at, %(at)s
+               from unnest(%(f_id)s::uuid[], %(f_user)s::uuid[], %(f_name)s::text[], %(f_size)s::bigint[], %(f_chunk)s::int[],
+                           %(f_pieces)s::smallint[], %(f_master)s::text[], %(f_wrapped)s::bytea[], %(f_secret)s::bytea[],
+                           %(f_created)s::timestamptz[])
+                   as f (id, user_id, name, size_bytes, chunk_bytes, pieces, master_key_id, wrapped_key, wrap_secret, created_at)
+               returning id),
+           open as materialized (
+               select id from files where id = any (%(open)s::uuid[]) and status = 'uploading' order by id for share),
+           added as (
+               insert into chunks (file_id, index, id, size_bytes, fingerprint)
+               select c.* from unnest(%(c_file)s::uuid[], %(c_index)s::int[], %(c_id)s::uuid[], %(c_size)s::int[],
+                                      %(c_mark)s::bytea[]) as c (file_id, index, id, size_bytes, fingerprint)
+               where c.file_id in (select id from open union all select id from whole)
+               on conflict do nothing returning file_id, index),
+           replicated as (
+               insert into replicas (id, file_id, chunk_index, number, node_id, root, sealed_bytes, slot, stored_at)
+               select r.*, %(at)s from unnest(%(r_id)s::uuid[], %(r_file)s::uuid[], %(r_index)s::int[], %(r_number)s::smallint[],
+                                              %(r_node)s::uuid[], %(r_root)s::bytea[], %(r_size)s::int[], %(r_slot)s::smallint[])
+                   as r (id, file_id, chunk_index, number, node_id, root, sealed_bytes, slot)
+               join added a on a.file_id = r.file_id and a.index = r.chunk_index)
+           select file_id, index from added""",
+        {
+            "at": at,
+            "open": list({r.file for r in records} - {f.id for f in files}),
+            **_columns("f_", files, id="id", user="user_id", name="name", size="size_bytes", chunk="chunk_bytes",
+                       pieces="pieces", master="master_key_id", wrapped="wrapped_key", secret="wrap_secret",  # noqa: S106 - columns
+                       created="created_at"),
+            **_columns("c_", records, file="file", index="index", id="id", size="size_bytes", mark="fingerprint"),
+            "r_file": [c.file for c, _ in rows],
+            "r_index": [c.index for c, _ in rows],
+            **_columns("r_", [r for _, r in rows], id="id", number="number", node="node", root="root", size="sealed_bytes"),
+            "r_slot": list(slots),
+        },
     )  # fmt: skip
+    return {(FileId(file), int(index)) for file, index in inserted}
 
 
-async def queue_deletions(db: TrioConnection, replicas: Sequence[PlacedReplica], at: datetime) -> None:
+def _columns(prefix: str, values: Sequence[object], **names: str) -> dict[str, list[object]]:
+    """One list for each named attribute of `values`, as unnest takes them."""
+    return {prefix + short: [getattr(value, name) for value in values] for short, name in names.items()}
+
+
+async def queue_deletions(db: Pool, replicas: Sequence[PlacedReplica], at: datetime) -> None:
     """Remember sealed bytes that lie on nodes and that nobody needs; those that are replicas of a chunk are left out."""
     await db.execute(
         """insert into replica_deletions (replica_id, node_id, queued_at, next_try_at)
@@ -73,14 +90,14 @@ async def queue_deletions(db: TrioConnection, replicas: Sequence[PlacedReplica],
     )
 
 
-async def fingerprints(db: TrioConnection, keys: Sequence[ChunkKey]) -> Mapping[ChunkKey, bytes]:
+async def fingerprints(db: Pool, keys: Sequence[ChunkKey]) -> Mapping[ChunkKey, bytes]:
     """The fingerprints of those of the chunks that are there."""
-    cursor = await db.execute(
+    found = await db.fetch_all(
         """select c.file_id, c.index, c.fingerprint from chunks c
            join unnest(%s::uuid[], %s::int[]) as k (file_id, index) on c.file_id = k.file_id and c.index = k.index""",
         [[file for file, _ in keys], [index for _, index in keys]],
     )
-    return {(FileId(file), int(index)): bytes(mark) for file, index, mark in await cursor.fetchall()}
+    return {(FileId(file), int(index)): bytes(mark) for file, index, mark in found}
 
 
 async def chunk_fingerprint(db: Pool, file: FileId, index: int) -> bytes | None:

@@ -60,6 +60,6 @@ def declare_credits(api: Operations, services: Services) -> None:
     )  # fmt: skip
     async def quote(query: QuoteQuery) -> QuoteView:
         """For 30 days, at today's price."""
-        cost = services.uploads.cost(query.size_bytes, query.replicas)
-        replicas = services.uploads.replicas(query.replicas)
+        cost = services.admission.cost(query.size_bytes, query.replicas)
+        replicas = services.admission.replicas(query.replicas)
         return QuoteView(query.size_bytes, replicas, format_credits(cost), cost)

@@ -61,7 +61,7 @@ def _p2p(services: Services) -> PartView:
 
 
 def _nodes(services: Services, online: int) -> PartView:
-    wanted = services.uploads.replicas(None)
+    wanted = services.admission.replicas(None)
     if online >= wanted:
         return PartView("ok")
     return PartView("degraded", f"{online} nodes are online; {wanted} are needed to store files")

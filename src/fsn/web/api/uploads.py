@@ -115,7 +115,7 @@ class UploadView(msgspec.Struct):
 
 def declare_uploads(api: Operations, services: Services) -> None:
     """Add the operations on uploads in steps."""
-    uploads = services.uploads
+    uploads, admission = services.sessions, services.admission
 
     @api.operation(
         "POST", f"{UPLOAD}/initiate", summary="Begin an upload in steps", tags=("uploads",), security=(USER,),
@@ -125,7 +125,7 @@ def declare_uploads(api: Operations, services: Services) -> None:
     async def initiate_upload(body: InitiateBody) -> InitiatedView:
         """Then send every chunk and complete the upload, within 48 hours."""
         upload = await uploads.initiate(asking_user(), body.filename, body.size_bytes, body.replicas)
-        return _initiated(upload, format_credits(uploads.cost(body.size_bytes, body.replicas)))
+        return _initiated(upload, format_credits(admission.cost(body.size_bytes, body.replicas)))
 
     @api.operation(
         "POST", f"{UPLOAD}/<upload_id>/chunk", summary="Send one chunk", tags=("uploads",), security=(USER,),

@@ -2,7 +2,7 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fsn.node.chunkstore.files import Files
@@ -16,6 +16,7 @@ class CountingFiles(Files):
     """Counts the calls that change the disk, by name."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.calls: Counter[str] = Counter()
 
     def before(self, name: str, path: Path) -> None:
@@ -33,6 +34,10 @@ class CountingFiles(Files):
     def sync_folder(self, path: Path) -> None:
         self.before("sync_folder", path)
         super().sync_folder(path)
+
+    def each(self, action: Callable[[Path], None], paths: Sequence[Path]) -> list[OSError | None]:
+        """One after the other: the k-th change is the same one in every run."""
+        return [error for path in paths for error in super(CountingFiles, self).each(action, [path])]
 
     def rename(self, source: Path, target: Path) -> None:
         self.before("rename", target)

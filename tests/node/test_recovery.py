@@ -1,6 +1,7 @@
 """After any crash, index and disk agree again and every acknowledged chunk is whole."""
 
 import contextlib
+import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -57,6 +58,53 @@ async def test_whole_files_without_row_are_adopted(tmp_path: Path) -> None:
     async with open_disk_store(tmp_path, capacity_bytes=CAPACITY_BYTES) as store:
         await put(store, 3)  # the same root: a success
         assert [chunk.root for chunk in await store.list()] == [merkle_root(content(number)) for number in range(5)]
+
+
+def damage(index: Path, how: str) -> None:
+    """Make an index useless."""
+    if how == "garbage":
+        index.write_bytes(b"no database" * 1000)
+    elif how == "cut":
+        index.write_bytes(index.read_bytes()[:6000])
+    else:
+        pages = bytearray(index.read_bytes())
+        pages[8192:] = b"\xa5" * (len(pages) - 8192)
+        index.write_bytes(pages)
+
+
+@pytest.mark.parametrize("how", ["garbage", "cut", "overwritten"])
+async def test_a_damaged_index_is_made_anew(tmp_path: Path, how: str) -> None:
+    """The damaged file is kept aside, the report says so once, and every chunk can be read and stored again."""
+    await filled(tmp_path, 200)
+    damage(tmp_path / INDEX_NAME, how)
+    (tmp_path / f"{INDEX_NAME}-wal").write_bytes(b"of another database")
+    assert await reopened(tmp_path) == RecoveryReport(adopted=200, index_rebuilt=True)
+    assert (tmp_path / f"{INDEX_NAME}.damaged").exists()
+    async with open_disk_store(tmp_path, capacity_bytes=CAPACITY_BYTES) as store:
+        assert await store.retrieve(replica(199)) == (content(199), 1000)
+        await put(store, 7)
+
+
+async def test_a_damaged_index_without_chunks_stops_the_start(tmp_path: Path) -> None:
+    """When the chunk folder is missing as well there is nothing to make a new index from; the damaged one stays."""
+    layout = await filled(tmp_path, 1)
+    damage(tmp_path / INDEX_NAME, "garbage")
+    layout.chunks.rename(tmp_path / "elsewhere")
+    for _ in range(2):
+        with pytest.raises(StorageError, match="not mounted"):
+            async with open_disk_store(tmp_path, capacity_bytes=CAPACITY_BYTES):
+                raise AssertionError("must not open")
+
+
+async def test_an_index_of_a_newer_fsn_is_left_alone(tmp_path: Path) -> None:
+    """It is no damage: the start stops and says why."""
+    await filled(tmp_path, 1)
+    with contextlib.closing(sqlite3.connect(tmp_path / INDEX_NAME)) as database:
+        database.execute("PRAGMA user_version = 99")
+    with pytest.raises(StorageError, match="newer"):
+        async with open_disk_store(tmp_path, capacity_bytes=CAPACITY_BYTES):
+            raise AssertionError("must not open")
+    assert not (tmp_path / f"{INDEX_NAME}.damaged").exists()
 
 
 async def test_rows_without_file_are_lost(tmp_path: Path) -> None:

@@ -251,14 +251,6 @@ async def test_a_failed_deletion_is_reported_and_can_be_repeated(tmp_path: Path)
         assert store.totals() == Totals(0, 0)
 
 
-async def test_an_index_that_is_none_is_corrupt(tmp_path: Path) -> None:
-    """A damaged index stops the start with a clear error."""
-    (tmp_path / "index.sqlite3").write_bytes(b"no database" * 1000)
-    with pytest.raises(Corrupt):
-        async with open_disk_store(tmp_path, capacity_bytes=CAPACITY_BYTES, reserve_bytes=0):
-            raise AssertionError("must not open")
-
-
 async def test_the_helper_spreads_ids() -> None:
     """The tests' ids lie in different folders and in the order of their numbers."""
     assert replica(1) < replica(2) < replica(300)

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+import attrs
 import trio
 
 from fsn.core.errors import Corrupt, DiskFull, NotFound
@@ -13,7 +14,7 @@ from fsn.node.chunkstore.base import ChunkStore, StoredChunk, Totals, check_chun
 from fsn.node.chunkstore.batch import BatchWriter, NewChunk
 from fsn.node.chunkstore.committing import GroupCommit
 from fsn.node.chunkstore.files import Files, read_errors
-from fsn.node.chunkstore.index import INDEX_NAME, Index
+from fsn.node.chunkstore.index import Index, open_index
 from fsn.node.chunkstore.layout import Layout
 from fsn.node.chunkstore.quota import DEFAULT_RESERVE_BYTES, Quota
 from fsn.node.chunkstore.recovery import RecoveryReport, recover
@@ -107,13 +108,15 @@ async def open_disk_store(
 ) -> AsyncIterator[DiskStore]:
     """The store in the folder `data_dir` (which exists), recovered and ready; one at a time. On leaving, what was asked for is finished.
 
-    Raises `StorageError` (also `DiskFull`, `Corrupt`) when index or disk cannot be brought to agree.
+    Raises `StorageError` (also `DiskFull`) when index or disk cannot be brought to agree. A damaged index is put aside and made anew
+    from the chunks.
     """
     given, files = files, files or Files()
     layout = Layout(data_dir)
-    index = await trio.to_thread.run_sync(Index, data_dir / INDEX_NAME)
+    index, is_rebuilt = await trio.to_thread.run_sync(open_index, layout)
     try:
         recovery = await trio.to_thread.run_sync(recover, layout, files, index, clock)
+        recovery = attrs.evolve(recovery, index_rebuilt=is_rebuilt)
         totals = await trio.to_thread.run_sync(index.totals)
         quota = Quota(capacity_bytes, totals.size_bytes, lambda: files.free_bytes(data_dir), reserve_bytes)
         commit = GroupCommit(BatchWriter(layout, files, index, clock), quota, totals.count)

@@ -1,25 +1,57 @@
 """The index of a store: one SQLite row per chunk, written by one thread at a time, read over a connection of its own."""
 
+import contextlib
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
-from fsn.core.errors import NotFound
+import structlog
+
+from fsn.core.errors import Corrupt, NotFound, StorageError
 from fsn.core.ids import ReplicaId
 from fsn.node.chunkstore.base import StoredChunk, Totals
-from fsn.node.chunkstore.schema import connect, connect_read_only, index_errors, migrate, transaction
+from fsn.node.chunkstore.files import disk_errors
+from fsn.node.chunkstore.layout import Layout
+from fsn.node.chunkstore.schema import check, connect, connect_read_only, index_errors, migrate, transaction
 
-__all__ = ["INDEX_NAME", "Index", "IndexReader"]
+__all__ = ["INDEX_NAME", "Index", "IndexReader", "open_index"]
+
+log = structlog.get_logger()
 
 INDEX_NAME: Final = "index.sqlite3"
 """The index's file in a node's data folder."""
 
+_DAMAGED: Final = ".damaged"
 _COLUMNS: Final = "replica_id, root, size_bytes, stored_at"
 _SELECT: Final = f"SELECT {_COLUMNS} FROM chunks"  # noqa: S608 - a constant
 _INSERT: Final = f"INSERT OR REPLACE INTO chunks ({_COLUMNS}) VALUES (?, ?, ?, ?)"  # noqa: S608 - a constant
 _SCAN_PAGE: Final = 10_000
+
+
+def open_index(layout: Layout) -> tuple["Index", bool]:
+    """The index of a store, and whether it is an empty one in place of a damaged one, which is kept as `*.damaged`.
+
+    Raises `StorageError` as `Index` does, also for a damaged index when there is no chunk folder to fill a new one from.
+    """
+    path = layout.data_dir / INDEX_NAME
+    try:
+        return Index(path), False
+    except Corrupt as error:
+        if not layout.chunks.is_dir():
+            raise StorageError(f"{error.message}, and {layout.chunks} is missing: is a disk not mounted?") from error
+        _set_aside(path)
+        log.error("chunk_index_damaged", reason=error.message, kept_as=f"{INDEX_NAME}{_DAMAGED}")
+    return Index(path), True
+
+
+def _set_aside(path: Path) -> None:
+    # The log with its database: SQLite would replay a log that it finds beside a new one.
+    with disk_errors(path):
+        for suffix in ("-wal", "-shm", ""):
+            with contextlib.suppress(FileNotFoundError):
+                path.with_name(path.name + suffix).replace(path.with_name(path.name + _DAMAGED + suffix))
 
 
 class IndexReader:
@@ -76,10 +108,11 @@ class Index(IndexReader):
     """Reads and writes. Each write is one transaction, on the disk when the method returns, or without effect when it raises."""
 
     def __init__(self, path: Path) -> None:
-        """Open or create the index and bring its schema up to date. Raises `Corrupt` for what is no index, or a newer one."""
+        """Open or create the index and bring its schema up to date. Raises `Corrupt` for a damaged one, `StorageError` for a newer one."""
         with index_errors():
             self._writer = connect(path)
             try:
+                check(self._writer)
                 migrate(self._writer)
                 super().__init__(path)
             except BaseException:

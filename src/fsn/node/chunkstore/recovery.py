@@ -41,6 +41,8 @@ class RecoveryReport:
     lost: int = 0
     foreign: int = 0
     lost_total: int = 0
+    index_rebuilt: bool = False
+    """The index was damaged, and made anew from the chunks: what it knew of losses is not known any more."""
 
 
 def recover(layout: Layout, files: Files, index: Index, clock: Clock) -> RecoveryReport:

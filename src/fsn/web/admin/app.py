@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
+import attrs
 import msgspec
 import trio
 from quart import Response
@@ -42,13 +43,14 @@ class CoordinatorStatus(msgspec.Struct, frozen=True):
 
 
 class RecoveryStatus(msgspec.Struct, frozen=True):
-    """What the last start found; `lost_total` counts over all starts."""
+    """What the last start found; `lost_total` counts over all starts, `index_rebuilt`: the index was damaged and made anew."""
 
     temps_removed: int
     adopted: int
     lost: int
     foreign: int
     lost_total: int
+    index_rebuilt: bool
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -125,7 +127,7 @@ def _operations(node: NodeServices) -> Operations:
 
 
 def health_of(node: NodeServices) -> Health:
-    """Degraded without a coordinator, without room, and after losses at this start."""
+    """Degraded without a coordinator, without room, and after losses or a damaged index at this start."""
     reasons = {}
     if not any(link.is_connected for link in node.reporting.links):
         failures = [link.failure for link in node.reporting.links if link.failure]
@@ -134,6 +136,8 @@ def health_of(node: NodeServices) -> Health:
         reasons["space"] = "the allowance or the disk is full"
     if lost := node.store.recovery.lost:
         reasons["chunks"] = f"{lost} chunks were found missing or damaged at start-up"
+    if node.store.recovery.index_rebuilt:
+        reasons["index"] = "the chunk index was damaged at start-up, and made anew from the chunks that are there"
     return Health("degraded" if reasons else "ok", reasons)
 
 
@@ -153,9 +157,7 @@ def status_of(node: NodeServices) -> Status:
         draining=False,
         p2p_addresses=tuple(node.transport.addresses),
         coordinators=_coordinators(node),
-        recovery=RecoveryStatus(
-            recovery.temps_removed, recovery.adopted, recovery.lost, recovery.foreign, recovery.lost_total
-        ),
+        recovery=RecoveryStatus(**attrs.asdict(recovery)),
     )
 
 

@@ -1,6 +1,7 @@
 """Into the catalogue: whatever is waiting goes into one statement, so that many chunks and small files share one commit."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from random import Random
 
 import attrs
@@ -20,6 +21,8 @@ log = structlog.get_logger()
 
 BATCH_CHUNKS = 512
 """Entries of one statement: 512 chunks with three replicas each are 2048 rows, about 50 ms of PostgreSQL."""
+LAST_SECONDS = 2.0
+"""How long a recorder that is stopped may take to write down what is to be deleted."""
 SLOTS = 16384
 
 
@@ -70,12 +73,20 @@ class Recorder:
         self._work.set()
 
     async def run(self) -> None:
-        """Write batch after batch, until cancelled."""
-        while True:
-            await self._work.wait()
-            self._work = trio.Event()
-            while self._waiting or self._unwanted:
-                await self._write_batch()
+        """Write batch after batch, until cancelled.
+
+        Cancelled (or ended by a bug), who still waits gets Unavailable, and what is to be deleted is written down within a moment.
+        """
+        try:
+            while True:
+                await self._work.wait()
+                self._work = trio.Event()
+                while self._waiting or self._unwanted:
+                    await self._write_batch()
+        finally:
+            self._abandon(self._waiting)
+            with trio.CancelScope(shield=True), trio.move_on_after(LAST_SECONDS), suppress(Unavailable):
+                await self._queue_deletions(self._unwanted)
 
     async def _wait(self, waiting: _Waiting) -> None:
         self._waiting.append(waiting)
@@ -96,9 +107,18 @@ class Recorder:
             log.warning("recording_failed", entries=len(batch), reason=error.message)
             self._fail(batch, unwanted, error)
             await trio.sleep(0.2)  # the database is away: do not spin
-        finally:
-            for waiting in batch:
-                waiting.done.set()
+        except BaseException:
+            self._abandon(batch)
+            self._unwanted += unwanted
+            raise
+
+    def _abandon(self, waiting: Sequence[_Waiting]) -> None:
+        """What has no outcome yet gets none: a write that was cut off may or may not have been committed."""
+        lost = [each for each in waiting if not each.done.is_set()]
+        self._unwanted += [replica for each in lost for replica in each.replicas]
+        for each in lost:
+            each.failure = Unavailable("the coordinator is stopping: whether the chunk is stored is not known")
+            each.done.set()
 
     def _fail(self, batch: Sequence[_Waiting], unwanted: Sequence[PlacedReplica], error: Unavailable) -> None:
         """Nothing was written, as far as we know. What was stored becomes garbage: unless the commit did happen (an outage in its
@@ -106,6 +126,7 @@ class Recorder:
         lost = [waiting for waiting in batch if not waiting.done.is_set()]
         for waiting in lost:
             waiting.failure = Unavailable(error.message)
+            waiting.done.set()
         self._unwanted = [*unwanted, *self._unwanted, *(replica for waiting in lost for replica in waiting.replicas)]
         self._work.set()
 
@@ -119,6 +140,7 @@ class Recorder:
         if not batch:
             return []
         winners, losers = _first_of_each(batch)
+        winners.sort(key=_keys)  # two coordinators with the same chunks in other orders would wait for each other
         chunks = [chunk for waiting in winners for chunk in waiting.chunks]
         slots = [self._chance.randrange(SLOTS) for chunk in chunks for _ in chunk.replicas]
         files = [waiting.whole.file for waiting in winners if waiting.whole is not None]
@@ -138,6 +160,10 @@ def _key(waiting: _Waiting) -> ChunkKey:
     return (waiting.chunks[0].file, waiting.chunks[0].index)
 
 
+def _keys(waiting: _Waiting) -> list[ChunkKey]:
+    return [(chunk.file, chunk.index) for chunk in waiting.chunks]
+
+
 def _first_of_each(batch: Sequence[_Waiting]) -> tuple[list[_Waiting], list[_Waiting]]:
     """Two clients may send the same chunk at once: the first of each, and the rest. A whole file is its own."""
     seen: set[ChunkKey] = set()
@@ -146,7 +172,7 @@ def _first_of_each(batch: Sequence[_Waiting]) -> tuple[list[_Waiting], list[_Wai
     for waiting in batch:
         is_again = waiting.whole is None and _key(waiting) in seen
         (rest if is_again else first).append(waiting)
-        seen.update((chunk.file, chunk.index) for chunk in waiting.chunks)
+        seen.update(_keys(waiting))
     return first, rest
 
 

@@ -75,6 +75,8 @@ class Replicator:
         sealed_bytes = size_bytes + TAG_BYTES
         known = self._sets.get((file, index // self._chunks_per_set), ())
         kept = tuple(node for node in known if self._is_good(node, sealed_bytes))
+        if len(kept) == copies:
+            return kept
         fresh = self.membership.choose(copies - len(kept), sealed_bytes, beside=kept)
         if len(kept) + len(fresh) < copies:
             raise TooFewNodes(wanted=copies, found=len(kept) + len(fresh))

@@ -19,7 +19,7 @@ from fsn.core.errors import Corrupt, StorageError
 from fsn.core.ids import ReplicaId
 from fsn.core.merkle import merkle_root
 from fsn.node.chunkstore.base import MAX_CHUNK_BYTES, StoredChunk
-from fsn.node.chunkstore.files import Files, disk_errors, read_errors
+from fsn.node.chunkstore.files import Files, disk_errors, read_errors, translated
 from fsn.node.chunkstore.index import Index
 from fsn.node.chunkstore.layout import Layout
 from fsn.runtime.clock import Clock
@@ -139,6 +139,8 @@ class Recovery:
     def _adopt(self, found: _Found) -> int:
         """Give strays their rows; those that cannot be read or are no chunk count as foreign."""
         adopted = 0
+        if found.strays:  # said beforehand: reading and syncing them may take minutes, in which nothing else is heard of the node
+            log.warning("chunks_without_row", count=len(found.strays))
         for start in range(0, len(found.strays), _ADOPT_BATCH):
             rows = []
             for replica in found.strays[start : start + _ADOPT_BATCH]:
@@ -162,12 +164,11 @@ class Recovery:
     def _sync(self, rows: Iterable[StoredChunk]) -> None:
         """A process that was killed has named files without syncing their folders: a row must not be more durable than its file."""
         finals = [self.layout.final(row.replica) for row in rows]
-        for path in finals:
-            with disk_errors(path):
-                self.files.sync(path)
-        for folder in sorted({above for path in finals for above in list(path.parents)[:3]}, reverse=True):
-            with disk_errors(folder):
-                self.files.sync_folder(folder)
+        folders = sorted({above for path in finals for above in list(path.parents)[:3]}, reverse=True)
+        for sync, paths in ((self.files.sync, finals), (self.files.sync_folder, folders)):
+            for path, error in zip(paths, self.files.each(sync, paths), strict=True):
+                if error is not None:
+                    raise translated(path, error)
 
     def _report(self, report: RecoveryReport, found: _Found) -> None:
         for chunk in found.lost:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import attrs
 
 from fsn.coord.membership import Membership
+from fsn.core.errors import Invalid
 from fsn.core.ids import PeerId
 from fsn.p2p.wire.messages import Contact, Heartbeat, HeartbeatAnswer, Refusal, RefusalCode, Response
 
@@ -19,8 +20,18 @@ class NodeHandlers:
     contacts: Callable[[], tuple[Contact, ...]]
 
     async def heartbeat(self, peer: PeerId, message: Heartbeat) -> Response:
-        """Take a node's word on itself; tell it what it earned and which coordinators there are."""
+        """Take a node's word on itself; tell it what it earned and which coordinators there are. Raises Invalid."""
+        _check_text(message)
         member = await self.membership.heard(peer, message)
         if member is None:
             return Refusal(RefusalCode.NOT_AUTHORISED, f"{peer} is not registered here: run `fsn node init`")
         return HeartbeatAnswer(earned_micro_credits=0, coordinators=self.contacts())
+
+
+def _check_text(message: Heartbeat) -> None:
+    """The wire takes any text. The database has no NUL, separates addresses by blanks, and is read by people on terminals."""
+    if not message.version.isprintable():
+        raise Invalid(f"a version has printable characters only; got {message.version!a}")
+    for address in message.addresses:
+        if not address.isprintable() or " " in address:
+            raise Invalid(f"an address has printable characters only, and no blanks; got {address!a}")

@@ -1,8 +1,9 @@
 """Who is in the network right now: nodes as their heartbeats and connections show them, and where the next chunk may go."""
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime
 from random import Random
 
 import attrs
@@ -13,7 +14,7 @@ from fsn.coord.catalog import NodeRecord, NodeStatus
 from fsn.coord.config import MembershipConfig, PlacementConfig
 from fsn.coord.database.nodes import Sighting, node_by_peer, record_sightings
 from fsn.coord.database.pool import Pool
-from fsn.core.errors import TooFewNodes
+from fsn.core.errors import TooFewNodes, Unavailable
 from fsn.core.ids import NodeId, PeerId
 from fsn.core.placement import Candidate, network_prefix, place, place_round_robin
 from fsn.p2p.client import Requester
@@ -29,11 +30,13 @@ log = structlog.get_logger()
 TAKES_CHUNKS = frozenset({"joining", "online", "offline"})
 """States in which a connected node is given new chunks; the others are declared or judged, and stay until that changes."""
 FLUSH_SECONDS = 1.0
+REFRESH_SECONDS = 60.0
+"""A member's row is read again after so long: what an administrator or another coordinator decided is in force here then."""
 
 
 @attrs.define(eq=False)
 class Member:
-    """A node that this coordinator has heard from; sizes in bytes, times by trio's clock."""
+    """A node that this coordinator has heard from; sizes in bytes, times by trio's clock unless they say otherwise."""
 
     node: NodeId
     peer: PeerId
@@ -41,6 +44,9 @@ class Member:
     free_bytes: int = 0
     heartbeat: Heartbeat | None = None
     heard_at: float = 0.0
+    seen_at: datetime = datetime.min.replace(tzinfo=UTC)
+    """When it was heard, by the clock on the wall."""
+    read_at: float = -math.inf
     suspect_until: float = 0.0
     reads: int = 0
     address: str | None = None
@@ -75,10 +81,10 @@ class Membership:
 
     async def heard(self, peer: PeerId, heartbeat: Heartbeat) -> Member | None:
         """Take a heartbeat; None when no such node is registered."""
-        member = self._by_peer.get(peer) or await self._admit(peer)
+        member = await self._member_of(peer)
         if member is None:
             return None
-        member.heartbeat, member.heard_at = heartbeat, trio.current_time()
+        member.heartbeat, member.heard_at, member.seen_at = heartbeat, trio.current_time(), self._clock()
         member.free_bytes = heartbeat.free_bytes
         member.address = self._transport.connected_address(peer)
         member.is_dirty = True
@@ -120,7 +126,7 @@ class Membership:
         if record.last_seen_at is None:
             return "joining"
         silence_seconds = (self._clock() - record.last_seen_at).total_seconds()
-        is_fresh = record.status == "online" and silence_seconds < self._config.silent_after_seconds
+        is_fresh = record.status == "online" and abs(silence_seconds) < self._config.silent_after_seconds
         return "online" if is_fresh else "offline"
 
     def member(self, node: NodeId) -> Member | None:
@@ -150,8 +156,10 @@ class Membership:
         trusted = [c for c in usable if self._by_node[c.node].suspect_until <= trio.current_time()]
         taken = [self._candidate(self._by_node[node]) for node in beside if node in self._by_node]
         chosen = self._place(trusted, copies, size_bytes, taken)
-        if len(chosen) < copies:
-            chosen = self._place(usable, copies, size_bytes, taken)
+        if len(chosen) < copies:  # suspects fill the gap, beside all who are trusted
+            taken += [candidate for candidate in usable if candidate.node in chosen]
+            rest = [candidate for candidate in usable if candidate.node not in chosen]
+            chosen += self._place(rest, copies - len(chosen), size_bytes, taken)
         return chosen
 
     def dirty_sightings(self) -> list[Sighting]:
@@ -175,11 +183,22 @@ class Membership:
         """For health and metrics: nodes known here and nodes online."""
         return {"known": len(self._by_node), "online": len(self.online())}
 
-    async def _admit(self, peer: PeerId) -> Member | None:
-        record = await node_by_peer(self._db, peer)
+    async def _member_of(self, peer: PeerId) -> Member | None:
+        member = self._by_peer.get(peer)
+        if member is not None and trio.current_time() - member.read_at < REFRESH_SECONDS:
+            return member
+        try:
+            return self._admitted(peer, await node_by_peer(self._db, peer))
+        except Unavailable:
+            if member is None:
+                raise
+            return member  # who is known stays known while the database is away
+
+    def _admitted(self, peer: PeerId, record: NodeRecord | None) -> Member | None:
         if record is None:
             return None
         member = self._by_peer.get(peer) or Member(record.id, peer, record)
+        member.record, member.read_at = record, trio.current_time()
         self._by_peer[peer] = self._by_node[record.id] = member
         return member
 
@@ -212,7 +231,6 @@ class Membership:
         return place(usable, copies=copies, size_bytes=size_bytes, chance=self._chance, taken=taken)
 
     def _sighting(self, member: Member, heartbeat: Heartbeat) -> Sighting:
-        age_seconds = trio.current_time() - member.heard_at
         return Sighting(
             node=member.node,
             status="online" if member.was_online else "offline",
@@ -222,7 +240,7 @@ class Membership:
             version=heartbeat.version,
             addresses=heartbeat.addresses,
             observed_address=member.address,
-            seen_at=self._clock() - timedelta(seconds=age_seconds),
+            seen_at=member.seen_at,
         )
 
 

@@ -184,8 +184,9 @@ class Sessions:
         )
 
     async def _drop(self, connection: TrioConnection, user: UserId, file: FileId, state: UploadState) -> None:
-        await file_table.set_upload_state(connection, file, state)
-        await file_table.forget_file(connection, user, file, self._clock())
+        # Completed since somebody looked (an upload that expires in this moment, say), it is no upload any more.
+        if await file_table.set_upload_state(connection, file, state):
+            await file_table.forget_file(connection, user, file, self._clock())
 
     async def _find(self, user: UserId, upload_id: UploadId) -> Upload:
         row = await file_table.upload_of_user(self._db, user, upload_id)

@@ -72,8 +72,12 @@ async def upload_of_user(db: Pool, user: UserId, upload: UploadId) -> UploadRow 
 
 
 async def lock_upload(db: TrioConnection, user: UserId, upload: UploadId) -> UploadRow | None:
-    """As `upload_of_user`, locked until the transaction ends: chunks that are being recorded come before or after."""
-    return await _upload(db, user, upload, " for update of f, u")
+    """As `upload_of_user`, locked until the transaction ends: chunks that are being recorded come before or after.
+
+    The upload is locked before its file, as by everybody who ends an upload (`set_upload_state`, then the file): in any other
+    order a completion and a deletion at the same moment would wait for each other.
+    """
+    return await _upload(db, user, upload, " for update of u, f")
 
 
 async def _upload(db: TrioConnection, user: UserId, upload: UploadId, lock: LiteralString) -> UploadRow | None:
@@ -83,9 +87,10 @@ async def _upload(db: TrioConnection, user: UserId, upload: UploadId, lock: Lite
     return (StoredFile(*row[2:]), row[0], row[1]) if row else None
 
 
-async def set_upload_state(db: TrioConnection, file: FileId, state: UploadState) -> None:
-    """End the upload of `file`, if it is open."""
-    await db.execute("update uploads set state = %s where file_id = %s and state = 'open'", [state, file])
+async def set_upload_state(db: TrioConnection, file: FileId, state: UploadState) -> bool:
+    """End the upload of `file`, if it is open; whether it was."""
+    cursor = await db.execute("update uploads set state = %s where file_id = %s and state = 'open'", [state, file])
+    return cursor.rowcount > 0
 
 
 async def mark_ready(db: TrioConnection, file: FileId, size_bytes: int, at: datetime) -> None:

@@ -172,6 +172,61 @@ async def test_every_call_may_fail(tmp_path: Path, number: int, kind: type[FsnEr
     raise AssertionError("the walk must end")
 
 
+async def test_a_failing_disk_is_told_until_it_works_again(tmp_path: Path) -> None:
+    """While stores fail for the disk's sake the store says why; the next one that succeeds clears it."""
+    files = FailingFiles(5, errno.EROFS)
+    async with open_disk_store(tmp_path, capacity_bytes=CAPACITY_BYTES, files=files, reserve_bytes=0) as store:
+        told = [store.failure]
+        with pytest.raises(StorageError):
+            await put(store, 1)
+        told.append(store.failure)
+        await put(store, 1)
+        told.append(store.failure)
+    assert told[0] is told[2] is None
+    assert "injected" in str(told[1])
+
+
+async def test_a_disk_that_does_not_answer_refuses_alone(tmp_path: Path) -> None:
+    """Whatever question the disk fails to answer, it is a StorageError for the one who asked, and the store goes on."""
+
+    class Mute(Files):
+        broken = False
+
+        def size(self, path: Path) -> int | None:
+            if self.broken:
+                raise OSError(errno.EIO, "injected")
+            return super().size(path)
+
+        def free_bytes(self, path: Path) -> int:
+            if self.broken:
+                raise OSError(errno.EIO, "injected")
+            return super().free_bytes(path)
+
+    files = Mute()
+    async with open_disk_store(tmp_path, capacity_bytes=CAPACITY_BYTES, files=files, reserve_bytes=0) as store:
+        await put(store, 1)
+        files.broken = True
+        assert store.free_bytes() == 0
+        for number in (1, 2):
+            with pytest.raises(StorageError):
+                await put(store, number)
+        files.broken = False
+        await put(store, 2)
+        assert store.totals() == Totals(2, 2000)
+
+
+async def test_a_chunk_folder_that_was_swept_away_is_made_again(tmp_path: Path) -> None:
+    """An operator who deletes empty folders does not keep chunks out of them."""
+    async with open_disk_store(tmp_path, capacity_bytes=CAPACITY_BYTES, reserve_bytes=0) as store:
+        await put(store, 1)
+        await store.delete([replica(1)])
+        folder = Layout(tmp_path).final(replica(1)).parent
+        folder.rmdir()
+        folder.parent.rmdir()
+        await put(store, 1)
+        assert await store.retrieve(replica(1)) == (content(1), 1000)
+
+
 async def test_one_bad_chunk_fails_alone(tmp_path: Path) -> None:
     """In a batch of 20 with one failing write, 19 are stored."""
 

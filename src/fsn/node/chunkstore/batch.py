@@ -98,17 +98,25 @@ class BatchWriter:
         known = self.index.find_many([chunk.replica for chunk in chunks])
         fresh = []
         for chunk in chunks:
-            row = known.get(chunk.replica)
-            if row is not None and row.root != chunk.root:
-                outcomes[chunk.replica] = Conflict(
-                    f"replica {chunk.replica.hex} is stored here with another Merkle root"
-                )
-            elif row is not None and self.files.size(self.layout.final(chunk.replica)) == row.size_bytes:
-                outcomes[chunk.replica] = Stored.ALREADY
-            else:
+            outcome = self._outcome_so_far(chunk, known.get(chunk.replica))
+            if outcome is None:
                 fresh.append(chunk)
-                outcomes[chunk.replica] = Stored.ALREADY if row is not None else Stored.NEW
+                outcomes[chunk.replica] = Stored.ALREADY if chunk.replica in known else Stored.NEW
+            else:
+                outcomes[chunk.replica] = outcome
         return fresh
+
+    def _outcome_so_far(self, chunk: NewChunk, row: StoredChunk | None) -> Outcome | None:
+        """What is known before anything is written; None when it must be."""
+        if row is None:
+            return None
+        if row.root != chunk.root:
+            return Conflict(f"replica {chunk.replica.hex} is stored here with another Merkle root")
+        path = self.layout.final(chunk.replica)
+        try:
+            return Stored.ALREADY if self.files.size(path) == row.size_bytes else None
+        except OSError as error:
+            return translated(path, error)
 
     def _each(
         self, chunks: Iterable[NewChunk], step: Callable[[NewChunk], None], outcomes: _Outcomes
@@ -140,11 +148,20 @@ class BatchWriter:
         return whole
 
     def _name(self, chunk: NewChunk) -> None:
-        final = self.layout.final(chunk.replica)
-        for folder in (final.parent.parent, final.parent):
+        temp, final = self.layout.temp(chunk.replica), self.layout.final(chunk.replica)
+        folders = (final.parent.parent, final.parent)
+        try:
+            self._make(folders)
+            self.files.rename(temp, final)
+        except FileNotFoundError:  # somebody has swept empty folders away
+            self._durable_folders.difference_update(folders)
+            self._make(folders)
+            self.files.rename(temp, final)
+
+    def _make(self, folders: Iterable[Path]) -> None:
+        for folder in folders:
             if folder not in self._durable_folders:
                 self.files.make_folder(folder)
-        self.files.rename(self.layout.temp(chunk.replica), final)
 
     def _sync_folders(self, chunks: list[NewChunk], outcomes: _Outcomes) -> list[NewChunk]:
         """Make the new names durable; each folder once."""

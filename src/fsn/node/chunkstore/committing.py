@@ -2,18 +2,21 @@
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, TypeGuard
 
 import attrs
+import structlog
 import trio
 
-from fsn.core.errors import FsnError, Unavailable
+from fsn.core.errors import DiskFull, FsnError, StorageError, Unavailable
 from fsn.core.ids import ReplicaId
 from fsn.node.chunkstore.batch import BatchWriter, Deleted, NewChunk, Outcome, Stored
 from fsn.node.chunkstore.quota import Quota, Reservation
 from fsn.runtime.window import Window
 
 __all__ = ["MAX_BATCH_BYTES", "MAX_BATCH_CHUNKS", "GroupCommit"]
+
+log = structlog.get_logger()
 
 MAX_BATCH_CHUNKS: Final = 64
 MAX_BATCH_BYTES: Final = 16 * 1024 * 1024
@@ -42,6 +45,10 @@ class _Delete:
     outcome: Deleted | FsnError | None = None
 
 
+def _is_failure(outcome: object) -> TypeGuard[StorageError]:
+    return isinstance(outcome, StorageError) and not isinstance(outcome, DiskFull)
+
+
 _Job = _Store | _Delete
 _Batch = list[_Store] | _Delete
 
@@ -60,6 +67,8 @@ class GroupCommit:
         self._thread = trio.CapacityLimiter(1)
         self.count = count
         """How many chunks are stored."""
+        self.failure: str | None = None
+        """Why the last batch could not be written; None when it could, or the disk was only full."""
 
     async def store(self, chunk: NewChunk, reservation: Reservation) -> None:
         """Return when `chunk` is durable; raises its error. Takes the reservation over. Cancelled: all of the chunk or nothing is kept."""
@@ -148,7 +157,17 @@ class GroupCommit:
             for job in jobs:
                 job.outcome = error
         finally:
+            self._note_failure(jobs)
             self._settle(jobs)
+
+    def _note_failure(self, jobs: Sequence[_Job]) -> None:
+        """Log that the disk or the index has begun to fail, or works again: once, not for each chunk."""
+        failure = next((job.outcome.message for job in jobs if _is_failure(job.outcome)), None)
+        if failure and not self.failure:
+            log.error("chunk_store_failing", reason=failure)
+        elif self.failure and not failure:
+            log.info("chunk_store_works_again")
+        self.failure = failure
 
     async def _in_thread(self, batch: _Batch) -> None:
         if isinstance(batch, _Delete):

@@ -13,7 +13,7 @@ from fsn.core.ids import ReplicaId
 from fsn.node.chunkstore.base import ChunkStore, StoredChunk, Totals, check_chunk, cut
 from fsn.node.chunkstore.batch import BatchWriter, NewChunk
 from fsn.node.chunkstore.committing import GroupCommit
-from fsn.node.chunkstore.files import Files, read_errors
+from fsn.node.chunkstore.files import Files, disk_errors, read_errors
 from fsn.node.chunkstore.index import Index, open_index
 from fsn.node.chunkstore.layout import Layout
 from fsn.node.chunkstore.quota import DEFAULT_RESERVE_BYTES, Quota
@@ -76,11 +76,18 @@ class DiskStore(ChunkStore):
         """See `ChunkStore.free_bytes`; one `statvfs`."""
         return self._quota.free_bytes()
 
+    @property
+    def failure(self) -> str | None:
+        """Why the last batch could not be written, in words; None while the disk and the index do what they are asked (or are full)."""
+        return self._commit.failure
+
     async def _is_stored(self, replica: ReplicaId, root: bytes) -> bool:
         row = await trio.to_thread.run_sync(self._index.find, replica)
         if row is None or row.root != root:
             return False
-        return await trio.to_thread.run_sync(self._files.size, self._layout.final(replica)) == row.size_bytes
+        path = self._layout.final(replica)
+        with disk_errors(path):
+            return await trio.to_thread.run_sync(self._files.size, path) == row.size_bytes
 
     def _retrieve(self, replica: ReplicaId, offset: int, length: int) -> tuple[bytes, int]:
         row = self._index.find(replica)
@@ -95,6 +102,11 @@ class DiskStore(ChunkStore):
                 f"replica {replica.hex} must have {row.size_bytes} bytes; the file ends {length - len(data)} before that"
             )
         return data, row.size_bytes
+
+
+def _disk_free_bytes(files: Files, data_dir: Path) -> int:
+    with disk_errors(data_dir):
+        return files.free_bytes(data_dir)
 
 
 @asynccontextmanager
@@ -118,7 +130,7 @@ async def open_disk_store(
         recovery = await trio.to_thread.run_sync(recover, layout, files, index, clock)
         recovery = attrs.evolve(recovery, index_rebuilt=is_rebuilt)
         totals = await trio.to_thread.run_sync(index.totals)
-        quota = Quota(capacity_bytes, totals.size_bytes, lambda: files.free_bytes(data_dir), reserve_bytes)
+        quota = Quota(capacity_bytes, totals.size_bytes, lambda: _disk_free_bytes(files, data_dir), reserve_bytes)
         commit = GroupCommit(BatchWriter(layout, files, index, clock), quota, totals.count)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(commit.run)

@@ -5,7 +5,7 @@ from typing import Final
 
 import attrs
 
-from fsn.core.errors import DiskFull
+from fsn.core.errors import DiskFull, StorageError
 
 __all__ = ["DEFAULT_RESERVE_BYTES", "Quota", "Reservation"]
 
@@ -49,7 +49,8 @@ class Quota:
     reserved_bytes: int = 0
 
     def reserve(self, size_bytes: int) -> Reservation:
-        """Set bytes aside. Raises `DiskFull` when the allowance, or the disk above its reserve, has not so many left."""
+        """Set bytes aside. Raises `DiskFull` when the allowance, or the disk above its reserve, has not so many left;
+        `StorageError` when the disk does not say."""
         if size_bytes > self._allowance_left():
             raise DiskFull(
                 f"{size_bytes} bytes are wanted; {self._allowance_left()} are left of {self.capacity_bytes} allowed"
@@ -71,8 +72,11 @@ class Quota:
         self.used_bytes -= size_bytes
 
     def free_bytes(self) -> int:
-        """What could be reserved now, never negative."""
-        return max(0, min(self._allowance_left(), self._disk_left()))
+        """What could be reserved now, never negative; nothing on a disk that does not say how much it has."""
+        try:
+            return max(0, min(self._allowance_left(), self._disk_left()))
+        except StorageError:
+            return 0
 
     def _allowance_left(self) -> int:
         return self.capacity_bytes - self.used_bytes - self.reserved_bytes

@@ -139,7 +139,7 @@ class Recovery:
     def _adopt(self, found: _Found) -> int:
         """Give strays their rows; those that cannot be read or are no chunk count as foreign."""
         adopted = 0
-        if found.strays:  # said beforehand: reading and syncing them may take minutes, in which nothing else is heard of the node
+        if found.strays:  # said beforehand: reading and syncing them may take minutes
             log.warning("chunks_without_row", count=len(found.strays))
         for start in range(0, len(found.strays), _ADOPT_BATCH):
             rows = []

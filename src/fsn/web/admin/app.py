@@ -127,13 +127,15 @@ def _operations(node: NodeServices) -> Operations:
 
 
 def health_of(node: NodeServices) -> Health:
-    """Degraded without a coordinator, without room, and after losses or a damaged index at this start."""
+    """Degraded without a coordinator, without room, while the disk fails, and after losses or a damaged index at this start."""
     reasons = {}
     if not any(link.is_connected for link in node.reporting.links):
         failures = [link.failure for link in node.reporting.links if link.failure]
         reasons["coordinator"] = failures[0] if failures else "not connected yet"
     if node.store.free_bytes() == 0:
         reasons["space"] = "the allowance or the disk is full"
+    if node.store.failure:
+        reasons["disk"] = node.store.failure
     if lost := node.store.recovery.lost:
         reasons["chunks"] = f"{lost} chunks were found missing or damaged at start-up"
     if node.store.recovery.index_rebuilt:

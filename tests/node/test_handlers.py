@@ -1,11 +1,16 @@
 """What a coordinator gets from a node, over the store in memory."""
 
-import pytest
+from pathlib import Path
 
-from fsn.core.errors import Conflict, DiskFull, Invalid, NotFound, TooLarge
+import pytest
+from structlog.testing import capture_logs
+
+from fsn.core.errors import Conflict, Corrupt, DiskFull, Invalid, NotFound, TooLarge
 from fsn.core.ids import PeerId
 from fsn.core.merkle import merkle_root
 from fsn.node.chunkstore.base import MAX_CHUNK_BYTES
+from fsn.node.chunkstore.disk import open_disk_store
+from fsn.node.chunkstore.layout import Layout
 from fsn.node.chunkstore.memory import MemoryStore
 from fsn.node.handlers import ChunkHandlers
 from fsn.p2p.server import refusal_for
@@ -78,3 +83,17 @@ async def test_a_draining_node_takes_nothing_new() -> None:
     assert answer.code == RefusalCode.DRAINING
     assert await handlers.retrieve_chunk(WHO, RetrieveChunk(replica(1))) == ChunkRetrieved(content(1), 1000)
     assert await handlers.delete_chunks(WHO, DeleteChunks((replica(1),))) == ChunksDeleted({})
+
+
+async def test_a_damaged_chunk_is_told_to_the_operator_too(tmp_path: Path) -> None:
+    """The coordinator gets CORRUPT; the node's log names the chunk and the reason, without a stack trace."""
+    async with open_disk_store(tmp_path, capacity_bytes=10**6, reserve_bytes=0) as store:
+        handlers = ChunkHandlers(store, is_draining=lambda: False)
+        await handlers.store_chunk(WHO, storing(1))
+        Layout(tmp_path).final(replica(1)).unlink()
+        with capture_logs() as logs, pytest.raises(Corrupt) as caught:
+            await handlers.retrieve_chunk(WHO, RetrieveChunk(replica(1)))
+    assert refusal_for(caught.value).code == RefusalCode.CORRUPT
+    (line,) = logs
+    assert (line["event"], line["log_level"], line["chunk"]) == ("chunk_damaged", "error", replica(1).hex)
+    assert "exc_info" not in line

@@ -1,11 +1,13 @@
 """What a node does when a coordinator asks: store, retrieve, delete. Refusals are answers; only bugs are exceptions here."""
 
+import logging
 from collections.abc import Callable, Mapping
 
 import attrs
 import structlog
 import trio
 
+from fsn.core.errors import Corrupt
 from fsn.core.ids import PeerId
 from fsn.node.chunkstore.base import ChunkStore
 from fsn.p2p.server import RequestHandler
@@ -49,11 +51,21 @@ class ChunkHandlers:
 
     async def retrieve_chunk(self, _: PeerId, message: RetrieveChunk) -> Response:
         """The bytes asked for. Raises what `ChunkStore.retrieve` raises."""
-        data, total_bytes = await self.store.retrieve(message.replica, message.offset, message.length)
+        try:
+            data, total_bytes = await self.store.retrieve(message.replica, message.offset, message.length)
+        except Corrupt as error:  # the coordinator is told; so is the operator, whose disk it is
+            log.error("chunk_damaged", chunk=message.replica.hex, reason=error.message)
+            raise
         return ChunkRetrieved(data, total_bytes)
 
     async def delete_chunks(self, peer: PeerId, message: DeleteChunks) -> Response:
         """The deletions that failed; all others are durable. Raises `StorageError` when the index failed."""
         failed = await self.store.delete(message.replicas)
-        log.info("chunks_deleted", peer=peer, asked=len(message.replicas), failed=len(failed))
+        log.log(
+            logging.ERROR if failed else logging.DEBUG,
+            "chunks_deleted",
+            peer=peer,
+            asked=len(message.replicas),
+            failed=len(failed),
+        )
         return ChunksDeleted(failed)

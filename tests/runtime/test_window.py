@@ -21,7 +21,7 @@ async def test_those_who_wait_come_in_the_order_of_asking(autojump_clock: trio.t
             await trio.sleep(1)
 
     async with trio.open_nursery() as nursery:
-        for name, size in (("first", 6), ("large", 8), ("small", 1)):
+        for name, size in (("first", 6), ("large", 10), ("small", 1)):
             nursery.start_soon(take, name, size)
             await trio.testing.wait_all_tasks_blocked()
     assert order == ["first", "large", "small"]

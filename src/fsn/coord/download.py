@@ -77,8 +77,8 @@ class Downloads:
                 try:
                     yield pieces
                 finally:
+                    nursery.cancel_scope.cancel()  # first: the reader ahead must not find its channel closed
                     await pieces.aclose()
-                nursery.cancel_scope.cancel()
 
     async def _read_ahead(
         self,

@@ -10,18 +10,20 @@ from fsn.coord.catalog import PlacedReplica
 from fsn.coord.config import PlacementConfig, UploadConfig
 from fsn.coord.membership import Membership
 from fsn.coord.recording import Recorder
-from fsn.core.errors import PeerError, PeerRefused, TooFewCopies, TooFewNodes, Unreachable
+from fsn.core.errors import PeerError, PeerRefused, ProtocolViolation, TooFewCopies, TooFewNodes, Unreachable
 from fsn.core.ids import ChunkId, FileId, NodeId
 from fsn.core.keys import FileKey
 from fsn.core.sealing import TAG_BYTES, seal
 from fsn.p2p.client import Requester
-from fsn.p2p.wire.messages import StoreChunk
+from fsn.p2p.wire.messages import ChunkStored, RefusalCode, StoreChunk
 
 __all__ = ["Replicator"]
 
 log = structlog.get_logger()
 
 REMEMBERED_SETS = 10_000
+NOTHING_STORED = frozenset({RefusalCode.FULL, RefusalCode.DRAINING, RefusalCode.NOT_AUTHORISED, RefusalCode.INVALID})
+"""Refusals after which nothing lies on the node. One that failed inside, or gave up (BUSY), may have stored it all the same."""
 
 
 class Replicator:
@@ -147,16 +149,20 @@ class _Placing:
             raise Unreachable(f"node {node} is not connected")
         sealed = seal(self._key, self._chunk, self._plaintext, self._with.random_bytes)
         replica = PlacedReplica(sealed.replica, number, node, sealed.root, len(sealed.data))
-        may_lie_there = True  # so it is when the answer is lost or we are cancelled
+        may_lie_there = True  # so it is when the answer is lost, says something else, or we are cancelled
         try:
-            await self._with.requester.request(
+            answer = await self._with.requester.request(
                 member.peer,
                 StoreChunk(sealed.replica, sealed.root, sealed.data),
                 within_seconds=self._with.upload.store_seconds,
             )
+            if answer != ChunkStored(sealed.replica):
+                raise ProtocolViolation(
+                    f"{member.peer} was sent replica {sealed.replica.hex}; it acknowledged {answer}"
+                )
             may_lie_there = False
-        except PeerRefused:
-            may_lie_there = False
+        except PeerRefused as error:
+            may_lie_there = error.refusal not in NOTHING_STORED
             raise
         finally:
             if may_lie_there:

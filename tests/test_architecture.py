@@ -26,14 +26,6 @@ DOORS = {
 BANNED = ("asyncio", "anyio", "trio_asyncio", "sniffio", "concurrent.futures", "unittest.mock", "mock")
 """One way to wait and one way to be cancelled: trio's. And no mocks."""
 
-USES_BANNED = {
-    (
-        "concurrent.futures",
-        "fsn/node/chunkstore/files.py",
-    ): "syncs of one batch wait for the disk together, inside the one thread that writes the batch; they end within the call",
-}
-"""Where a banned module may be used, with the reason."""
-
 BROAD_HANDLERS = {
     (
         "fsn/p2p/server.py",
@@ -100,9 +92,8 @@ def test_a_foreign_library_is_imported_at_its_door_only(library: str) -> None:
 
 @pytest.mark.parametrize("banned", BANNED)
 def test_a_banned_module_is_not_imported(banned: str) -> None:
-    """Nobody imports it, except where a reason is on record."""
-    users = {path for path, tree in trees().items() if any(is_below(name, banned) for name in imports(tree))}
-    assert users == {path for module, path in USES_BANNED if module == banned}
+    """Nobody imports it."""
+    assert [path for path, tree in trees().items() if any(is_below(name, banned) for name in imports(tree))] == []
 
 
 def test_no_task_escapes_its_nursery() -> None:

@@ -14,9 +14,9 @@ import attrs
 from fsn.core.errors import Conflict, FsnError
 from fsn.core.ids import ReplicaId
 from fsn.node.chunkstore.base import StoredChunk, Totals
-from fsn.node.chunkstore.files import Files, disk_errors, translated
+from fsn.node.chunkstore.files import Files, attempt_each, disk_errors, translated
 from fsn.node.chunkstore.index import Index
-from fsn.node.chunkstore.layout import Layout
+from fsn.node.chunkstore.layout import Layout, Places
 from fsn.runtime.clock import Clock
 
 __all__ = ["BatchWriter", "Deleted", "NewChunk", "Outcome", "Stored"]
@@ -37,6 +37,14 @@ class NewChunk:
     replica: ReplicaId
     root: bytes = attrs.field(repr=False)
     data: bytes | memoryview = attrs.field(repr=False)
+
+
+@attrs.frozen
+class _Fresh:
+    """A chunk to be written, and where."""
+
+    chunk: NewChunk
+    at: Places
 
 
 @attrs.frozen
@@ -65,9 +73,9 @@ class BatchWriter:
     def store(self, chunks: Sequence[NewChunk]) -> Mapping[ReplicaId, Outcome]:
         """Store chunks with distinct ids; what fails, fails alone. Every chunk has an outcome, durable when it is a `Stored`."""
         outcomes: _Outcomes = {}
-        fresh = self._sift(chunks, outcomes)
+        fresh = [_Fresh(chunk, self.layout.places(chunk.replica)) for chunk in self._sift(chunks, outcomes)]
         fresh = self._each(fresh, self._write, outcomes)
-        fresh = self._sync(fresh, outcomes)
+        fresh = self._each(fresh, self._sync, outcomes)
         fresh = self._each(fresh, self._name, outcomes)
         fresh = self._sync_folders(fresh, outcomes)
         self._record(fresh, outcomes)
@@ -87,7 +95,7 @@ class BatchWriter:
                 if self.files.remove(path):
                     folders.setdefault(path.parent, []).append(replica)
         for (folder, inside), error in zip(
-            folders.items(), self.files.each(self.files.sync_folder, list(folders)), strict=True
+            folders.items(), attempt_each(self.files.sync_folder, list(folders)), strict=True
         ):
             if error is not None:
                 failed.update(dict.fromkeys(inside, translated(folder, error).message))
@@ -118,87 +126,72 @@ class BatchWriter:
         except OSError as error:
             return translated(path, error)
 
-    def _each(
-        self, chunks: Iterable[NewChunk], step: Callable[[NewChunk], None], outcomes: _Outcomes
-    ) -> list[NewChunk]:
+    def _each(self, fresh: Iterable[_Fresh], step: Callable[[_Fresh], None], outcomes: _Outcomes) -> list[_Fresh]:
         """The chunks for which `step` succeeded; the others fail with its error and leave no file."""
         done = []
-        for chunk in chunks:
+        for item in fresh:
             try:
-                with disk_errors(self.layout.final(chunk.replica)):
-                    step(chunk)
-            except FsnError as error:
-                self._fail(chunk, error, outcomes)
+                step(item)
+            except OSError as error:
+                self._fail(item, translated(item.at.final, error), outcomes)
             else:
-                done.append(chunk)
+                done.append(item)
         return done
 
-    def _write(self, chunk: NewChunk) -> None:
-        self.files.write(self.layout.temp(chunk.replica), chunk.data)
+    def _write(self, item: _Fresh) -> None:
+        self.files.write(item.at.temp, item.chunk.data)
 
-    def _sync(self, chunks: list[NewChunk], outcomes: _Outcomes) -> list[NewChunk]:
+    def _sync(self, item: _Fresh) -> None:
         # Never again for the same file after it failed: the kernel may have dropped the dirty pages and would call it synced.
-        temps = [self.layout.temp(chunk.replica) for chunk in chunks]
-        whole = []
-        for chunk, temp, error in zip(chunks, temps, self.files.each(self.files.sync, temps), strict=True):
-            if error is None:
-                whole.append(chunk)
-            else:
-                self._fail(chunk, translated(temp, error), outcomes)
-        return whole
+        self.files.sync(item.at.temp)
 
-    def _name(self, chunk: NewChunk) -> None:
-        temp, final = self.layout.temp(chunk.replica), self.layout.final(chunk.replica)
-        folders = (final.parent.parent, final.parent)
+    def _name(self, item: _Fresh) -> None:
         try:
-            self._make(folders)
-            self.files.rename(temp, final)
+            self._make(item.at.folders)
+            self.files.rename(item.at.temp, item.at.final)
         except FileNotFoundError:  # somebody has swept empty folders away
-            self._durable_folders.difference_update(folders)
-            self._make(folders)
-            self.files.rename(temp, final)
+            self._durable_folders.difference_update(item.at.folders)
+            self._make(item.at.folders)
+            self.files.rename(item.at.temp, item.at.final)
 
     def _make(self, folders: Iterable[Path]) -> None:
         for folder in folders:
             if folder not in self._durable_folders:
                 self.files.make_folder(folder)
 
-    def _sync_folders(self, chunks: list[NewChunk], outcomes: _Outcomes) -> list[NewChunk]:
-        """Make the new names durable; each folder once."""
-        broken: dict[Path, FsnError] = {}
-        leaves = {self.layout.final(chunk.replica).parent for chunk in chunks}
-        new = [folder for leaf in leaves for folder in (leaf, leaf.parent) if folder not in self._durable_folders]
-        touched = sorted(leaves | {folder.parent for folder in new}, reverse=True)
-        for folder, error in zip(touched, self.files.each(self.files.sync_folder, touched), strict=True):
-            if error is not None:
-                broken[folder] = translated(folder, error)
-        self._durable_folders.update(folder for folder in new if folder.parent not in broken)
-        return self._without(broken, chunks, outcomes)
+    def _sync_folders(self, fresh: list[_Fresh], outcomes: _Outcomes) -> list[_Fresh]:
+        """Make the new names durable; each folder once, what is below first."""
+        above = {folder: parent for item in fresh for folder, parent in item.at.parents}
+        new = [folder for folder in above if folder not in self._durable_folders]
+        touched = sorted({item.at.folders[-1] for item in fresh} | {above[folder] for folder in new}, reverse=True)
+        failures = zip(touched, attempt_each(self.files.sync_folder, touched), strict=True)
+        broken = {folder: translated(folder, error) for folder, error in failures if error is not None}
+        self._durable_folders.update(folder for folder in new if above[folder] not in broken)
+        return self._without(broken, fresh, outcomes) if broken else fresh
 
-    def _without(self, broken: Mapping[Path, FsnError], chunks: list[NewChunk], outcomes: _Outcomes) -> list[NewChunk]:
+    def _without(self, broken: Mapping[Path, FsnError], fresh: list[_Fresh], outcomes: _Outcomes) -> list[_Fresh]:
         whole = []
-        for chunk in chunks:
-            above = list(self.layout.final(chunk.replica).parents)[:3]
-            error = next((broken[folder] for folder in above if folder in broken), None)
+        for item in fresh:
+            error = next((broken[path] for path in (*item.at.folders, self.layout.chunks) if path in broken), None)
             if error is None:
-                whole.append(chunk)
+                whole.append(item)
             else:
-                self._fail(chunk, error, outcomes)
+                self._fail(item, error, outcomes)
         return whole
 
-    def _record(self, chunks: list[NewChunk], outcomes: _Outcomes) -> None:
+    def _record(self, fresh: list[_Fresh], outcomes: _Outcomes) -> None:
         now = int(self.clock().timestamp())
-        rows = [StoredChunk(chunk.replica, chunk.root, len(chunk.data), now) for chunk in chunks]
+        rows = [StoredChunk(item.chunk.replica, item.chunk.root, len(item.chunk.data), now) for item in fresh]
         try:
             if rows:
                 self.index.add(rows)
         except FsnError as error:
-            for chunk in chunks:
-                self._fail(chunk, error, outcomes)
+            for item in fresh:
+                self._fail(item, error, outcomes)
 
-    def _fail(self, chunk: NewChunk, error: FsnError, outcomes: _Outcomes) -> None:
-        outcomes[chunk.replica] = error
-        for path in (self.layout.temp(chunk.replica), self.layout.final(chunk.replica)):
+    def _fail(self, item: _Fresh, error: FsnError, outcomes: _Outcomes) -> None:
+        outcomes[item.chunk.replica] = error
+        for path in (item.at.temp, item.at.final):
             # What cannot be removed now is found by the recovery of the next start.
             with contextlib.suppress(OSError):
                 self.files.remove(path)

@@ -2,18 +2,15 @@
 
 import contextlib
 import errno
-import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from fsn.core.errors import Corrupt, DiskFull, StorageError
 
-__all__ = ["Files", "FolderEntry", "disk_errors", "read_errors", "translated"]
+__all__ = ["Files", "FolderEntry", "attempt_each", "disk_errors", "read_errors", "translated"]
 
-SYNCS_AT_ONCE: Final = 8
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -29,39 +26,44 @@ class Files:
     """The real file system. Methods raise `OSError` as it comes; `disk_errors` translates it once, around each use."""
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(SYNCS_AT_ONCE, thread_name_prefix="chunk-sync")
+        self._unsynced: dict[Path, int] = {}
+        """Handles of files that were written and not synced yet."""
 
     def close(self) -> None:
-        """End the threads; nothing may be under way."""
-        self._threads.shutdown()
+        """Let go of files that were never synced; nothing may be under way."""
+        while self._unsynced:
+            os.close(self._unsynced.popitem()[1])
 
     def write(self, path: Path, data: bytes | memoryview) -> None:
-        """Create or overwrite `path` (readable by us alone); not durable before `sync`."""
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(handle, rest) :]
-        finally:
-            os.close(handle)
+        """Create or overwrite `path` (readable by us alone); not durable before `sync`, until which it stays open.
+
+        The disk begins at once: when many files are written before the first is synced, their bytes travel together, and the file
+        system serves all by one or two writes of its journal. A batch of 16 chunks took 1.9 ms a chunk so, 4.7 ms where each sync
+        began to write, 2.5 ms with eight threads of syncs (ext4, busy machine, medians), and a third of the CPU of these.
+        """
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        self._unsynced[path] = handle  # kept: what goes wrong in between is told to the handles that were open
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(handle, rest) :]
+        _begin_to_write_back(handle)
 
     def sync(self, path: Path) -> None:
         """Return when the bytes of `path` are on the disk (its name needs `sync_folder`)."""
-        _fsync(path, os.O_RDWR)
+        handle = self._unsynced.pop(path, None)
+        _sync_and_close(os.open(path, os.O_RDWR | os.O_CLOEXEC) if handle is None else handle)
 
     def sync_folder(self, path: Path) -> None:
         """Return when all names made, changed and removed in `path` are on the disk."""
-        _fsync(path, os.O_RDONLY | os.O_DIRECTORY)
+        _sync_and_close(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
-    def each(self, action: Callable[[Path], None], paths: Sequence[Path]) -> list[OSError | None]:
-        """Do `action` (a sync) to all the paths, eight at a time; what went wrong with each, in their order.
-
-        Syncs wait for the disk, and the file system serves several waits by one write of its journal: storing 16 chunks took 5.6 ms a
-        chunk with one sync after the other and 2.1 ms with eight at a time (ext4, busy machine, medians; CPU the same).
-        """
-        if len(paths) == 1:
-            return [_attempt(action, paths[0])]
-        return list(self._threads.map(functools.partial(_attempt, action), paths))
+    def begin_to_sync(self, path: Path) -> None:
+        """Let the disk begin with the bytes of a file that is there; promises nothing, waits for nothing."""
+        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            _begin_to_write_back(handle)
+        finally:
+            os.close(handle)
 
     def rename(self, source: Path, target: Path) -> None:
         """Give `source` its new name in one step, in place of what was there."""
@@ -69,6 +71,8 @@ class Files:
 
     def remove(self, path: Path) -> bool:
         """Take the name away; False when there was none."""
+        if (handle := self._unsynced.pop(path, None)) is not None:
+            os.close(handle)
         try:
             path.unlink()
         except FileNotFoundError:
@@ -109,6 +113,11 @@ class Files:
         return room.f_bavail * room.f_frsize
 
 
+def attempt_each(action: Callable[[Path], None], paths: Sequence[Path]) -> list[OSError | None]:
+    """Do `action` (a sync) to one path after the other; what went wrong with each, in their order."""
+    return [_attempt(action, path) for path in paths]
+
+
 def _attempt(action: Callable[[Path], None], path: Path) -> OSError | None:
     try:
         action(path)
@@ -117,8 +126,13 @@ def _attempt(action: Callable[[Path], None], path: Path) -> OSError | None:
     return None
 
 
-def _fsync(path: Path, flags: int) -> None:
-    handle = os.open(path, flags | os.O_CLOEXEC)
+def _begin_to_write_back(handle: int) -> None:
+    # "Not needed" writes dirty pages out, and keeps those that are on their way. Not on macOS: there the sync does it all.
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _sync_and_close(handle: int) -> None:
     try:
         os.fsync(handle)
     finally:

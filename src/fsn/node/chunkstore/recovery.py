@@ -19,7 +19,7 @@ from fsn.core.errors import Corrupt, StorageError
 from fsn.core.ids import ReplicaId
 from fsn.core.merkle import merkle_root
 from fsn.node.chunkstore.base import MAX_CHUNK_BYTES, StoredChunk
-from fsn.node.chunkstore.files import Files, disk_errors, read_errors, translated
+from fsn.node.chunkstore.files import Files, attempt_each, disk_errors, read_errors, translated
 from fsn.node.chunkstore.index import Index
 from fsn.node.chunkstore.layout import Layout
 from fsn.runtime.clock import Clock
@@ -165,8 +165,9 @@ class Recovery:
         """A process that was killed has named files without syncing their folders: a row must not be more durable than its file."""
         finals = [self.layout.final(row.replica) for row in rows]
         folders = sorted({above for path in finals for above in list(path.parents)[:3]}, reverse=True)
+        attempt_each(self.files.begin_to_sync, finals)
         for sync, paths in ((self.files.sync, finals), (self.files.sync_folder, folders)):
-            for path, error in zip(paths, self.files.each(sync, paths), strict=True):
+            for path, error in zip(paths, attempt_each(sync, paths), strict=True):
                 if error is not None:
                     raise translated(path, error)
 

@@ -13,7 +13,7 @@ import trio
 from fsn.core.errors import PeerError, PeerRefused, PeerTimeout, ProtocolViolation, Unreachable
 from fsn.core.ids import PeerId
 from fsn.p2p.transport.base import Stream, Transport
-from fsn.p2p.wire.codec import decode, encode
+from fsn.p2p.wire.codec import decode, encode_parts
 from fsn.p2p.wire.framing import FrameDecoder
 from fsn.p2p.wire.messages import (
     PROTOCOL_OF,
@@ -129,13 +129,13 @@ class _Channel:
         self._transport = transport
         self._numbers = itertools.count(1)
         self._waiting: dict[int, _Waiter] = {}
-        self._outgoing: OrderedDict[int, bytes] = OrderedDict()
+        self._outgoing: OrderedDict[int, list[bytes | memoryview]] = OrderedDict()
         self._has_outgoing = trio.Event()
 
     @property
     def queued_bytes(self) -> int:
         """Bytes of frames that nobody has begun to send."""
-        return sum(map(len, self._outgoing.values()))
+        return sum(len(part) for parts in self._outgoing.values() for part in parts)
 
     async def ask(self, message: Request) -> Message:
         """Send `message` and wait for what comes back under its number. The caller sets the deadline, which the peer is told."""
@@ -144,7 +144,7 @@ class _Channel:
         try:
             if self.failure is not None:
                 raise self._failed()
-            self._outgoing[number] = encode(number, message, deadline_ms=_deadline_ms())
+            self._outgoing[number] = encode_parts(number, message, deadline_ms=_deadline_ms())
             self._waiting[number] = waiter
             self._has_outgoing.set()
             await waiter.done.wait()
@@ -191,9 +191,10 @@ class _Channel:
     async def _send(self, stream: Stream) -> None:
         while True:
             while self._outgoing:
-                _, frame = self._outgoing.popitem(last=False)
+                _, parts = self._outgoing.popitem(last=False)
                 with trio.fail_after(SENDING_SECONDS):
-                    await stream.send_all(frame)
+                    for part in parts:
+                        await stream.send_all(part)
             self._has_outgoing = trio.Event()
             await self._has_outgoing.wait()
 

@@ -25,7 +25,7 @@ from fsn.core.errors import (
 )
 from fsn.core.ids import PeerId
 from fsn.p2p.transport.base import Stream, Transport
-from fsn.p2p.wire.codec import Envelope, decode, encode
+from fsn.p2p.wire.codec import Envelope, decode, encode_parts
 from fsn.p2p.wire.framing import FrameDecoder
 from fsn.p2p.wire.messages import PROTOCOL_OF, Refusal, RefusalCode, Request, Response
 
@@ -116,17 +116,18 @@ class _Service:
 
     async def _answer(self, envelope: Envelope) -> None:
         try:
-            frame = await self._handle(envelope)
+            parts = await self._handle(envelope)
             async with self._sending:
                 with trio.fail_after(SENDING_SECONDS):
-                    await self.stream.send_all(frame)
+                    for part in parts:
+                        await self.stream.send_all(part)
         finally:
             self._room.release()
 
-    async def _handle(self, envelope: Envelope) -> bytes:
+    async def _handle(self, envelope: Envelope) -> list[bytes | memoryview]:
         """The answer to one request, encoded. The barrier: a handler's bug is logged and becomes a refusal."""
         try:
-            return encode(envelope.request_id, await self._outcome(envelope))
+            return encode_parts(envelope.request_id, await self._outcome(envelope))
         except FsnError as error:
             answer = refusal_for(error)
         except Exception:
@@ -134,7 +135,7 @@ class _Service:
             answer = Refusal(
                 RefusalCode.INTERNAL, "the request failed inside; the log of the one who was asked says more"
             )
-        return encode(envelope.request_id, answer)
+        return encode_parts(envelope.request_id, answer)
 
     async def _outcome(self, envelope: Envelope) -> Response:
         """Who may ask is judged at each request: a stream lives long, and its peer may register or be struck off meanwhile."""

@@ -14,8 +14,8 @@ from fsn.core.errors import ProtocolViolation
 from fsn.core.ids import PeerId, ReplicaId
 from fsn.core.sealing import MAX_SEALED_BYTES
 from fsn.p2p.wire import storage_pb2 as pb
-from fsn.p2p.wire.codec import Envelope, decode, encode
-from fsn.p2p.wire.framing import MAX_FRAME_BYTES, FrameDecoder
+from fsn.p2p.wire.codec import Envelope, decode, encode, encode_parts
+from fsn.p2p.wire.framing import MAX_FRAME_BYTES, FrameDecoder, encode_varint
 from fsn.p2p.wire.messages import (
     ChunkRetrieved,
     ChunksDeleted,
@@ -131,6 +131,46 @@ def test_a_whole_chunk_passes_in_any_buffer(buffer: Callable[[bytes], Any]) -> N
     content = payload(encode(5, StoreChunk(ONE, ROOT, memoryview(data)), 20_000))
     decoded = decode(buffer(content))
     assert decoded.message == StoreChunk(ONE, ROOT, data)
+
+
+@pytest.mark.parametrize("message", [StoreChunk(ONE, ROOT, bytes(5000)), ChunkRetrieved(bytes(5000), 5000)], ids=repr)
+def test_sealed_bytes_are_not_copied(message: StoreChunk | ChunkRetrieved) -> None:
+    """They go out as the object that was given, and come in as a view of the frame."""
+    parts = encode_parts(5, message)
+    assert parts[1] is message.data
+    frame = payload(b"".join(parts))
+    decoded = decode(frame).message
+    assert isinstance(decoded, StoreChunk | ChunkRetrieved)
+    assert isinstance(decoded.data, memoryview)
+    assert decoded.data.obj is frame
+    assert decoded == message
+
+
+@given(st.permutations(range(5)), st.permutations(range(6)), st.booleans())
+def test_fields_come_in_any_order(outer: list[int], inner: list[int], is_doubled: bool) -> None:
+    """Large chunks too, with unknown fields anywhere; of a field that comes twice the last one counts, as protobuf has it."""
+    data = bytes(range(256)) * 32
+    unknown = b"\xa2\x06\x02hi\xa9\x06" + bytes(8) + b"\xad\x06" + bytes(4)
+    request = pb.StoreChunkRequest
+    body_fields = [
+        request(chunk_id=ONE.hex).SerializeToString(),
+        request(hash=ROOT.hex()).SerializeToString(),
+        request(size_bytes=len(data)).SerializeToString(),
+        request(data=data).SerializeToString(),
+        request(data=b"first").SerializeToString() if is_doubled and inner.index(4) < inner.index(3) else b"",
+        unknown,
+    ]
+    body = b"".join(body_fields[place] for place in inner)
+    fields = [
+        pb.Envelope(request_id=7).SerializeToString(),
+        pb.Envelope(deadline_ms=9).SerializeToString(),
+        encode_varint(pb.Envelope.STORE_CHUNK_REQUEST_FIELD_NUMBER << 3 | 2) + encode_varint(len(body)) + body,
+        unknown,
+        pb.Envelope(heartbeat_response=pb.HeartbeatResponse()).SerializeToString()
+        if is_doubled and outer.index(4) < outer.index(2)
+        else b"",
+    ]
+    assert decode(b"".join(fields[place] for place in outer)) == Envelope(7, 9, StoreChunk(ONE, ROOT, data))
 
 
 @pytest.mark.parametrize("envelope", VECTORS.values(), ids=VECTORS)

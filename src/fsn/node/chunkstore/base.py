@@ -42,7 +42,7 @@ class ChunkStore(ABC):
         """Keep `data`, whose Merkle root is `root` (32 bytes). When it returns, the chunk survives a power cut.
 
         The same id with the same root again is a success and changes nothing. A cancelled call has stored the whole chunk or
-        nothing. `data` must not change until it returns. Raises `Invalid` (empty, or the root is not that of the bytes), `TooLarge`
+        nothing. `data` must never change. Raises `Invalid` (empty, or the root is not that of the bytes), `TooLarge`
         (above 1 MiB), `Conflict` (the id is there with another root), `DiskFull` (allowance or disk), `StorageError` otherwise; in all
         these cases nothing was stored.
         """

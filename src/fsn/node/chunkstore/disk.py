@@ -48,9 +48,7 @@ class DiskStore(ChunkStore):
             if await self._is_stored(replica, root):
                 return
             raise
-        # A copy where the buffer is not ours: a caller that is cancelled may reuse it while the batch is still being written.
-        whole = data if isinstance(data, bytes) else bytes(data)
-        await self._commit.store(NewChunk(replica, root, whole), reservation)
+        await self._commit.store(NewChunk(replica, root, data), reservation)
 
     async def retrieve(self, replica: ReplicaId, offset: int = 0, length: int = 0) -> tuple[bytes, int]:
         """See `ChunkStore.retrieve`."""

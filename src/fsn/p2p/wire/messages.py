@@ -79,7 +79,7 @@ class RetrieveChunk:
 class ChunkRetrieved:
     """The bytes asked for and the size of the whole replica."""
 
-    data: bytes = attrs.field(repr=False)
+    data: bytes | memoryview = attrs.field(repr=False)
     total_bytes: int
 
 

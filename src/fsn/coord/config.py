@@ -52,7 +52,7 @@ class MembershipConfig:
     silent_after_seconds: float = attrs.field(default=30.0, validator=gt(0))
     """A node that sent no heartbeat (one every 10 s) for so long gets no new chunks and shows as offline."""
     suspect_seconds: float = attrs.field(default=30.0, validator=ge(0))
-    """A node that failed a store gets no new chunks for so long, while there are others."""
+    """A node that failed a store gets no new chunks for so long, while there are others; one slow to give a chunk is asked last."""
 
 
 @attrs.frozen
@@ -93,3 +93,5 @@ class DownloadConfig:
     """Read ahead of one download's client."""
     retrieve_seconds: float = attrs.field(default=10.0, validator=gt(0))
     """A node that has not sent a chunk after so long is passed over for the next replica."""
+    hedge_seconds: float = attrs.field(default=0.05, validator=gt(0))
+    """A second node is asked as well when the first takes three times as long as chunks took lately; at least so long."""

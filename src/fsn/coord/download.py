@@ -2,29 +2,21 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from random import Random
 
 import attrs
-import structlog
 import trio
 
 from fsn.coord.catalog import StoredChunk, StoredFile
 from fsn.coord.config import DownloadConfig
 from fsn.coord.database.chunks import chunks_between
 from fsn.coord.database.pool import Pool
+from fsn.coord.fetching import Fetcher
 from fsn.coord.keyring import Keyring
-from fsn.coord.membership import Member, Membership
-from fsn.core.errors import Corrupt, FsnError, PeerError, ProtocolViolation, TooFewCopies
-from fsn.core.ids import ReplicaId
+from fsn.core.errors import Corrupt, FsnError
 from fsn.core.keys import FileKey
-from fsn.core.sealing import open_replica
-from fsn.p2p.client import Requester
-from fsn.p2p.wire.messages import ChunkRetrieved, RetrieveChunk
 from fsn.runtime.groups import sole_error
 
 __all__ = ["Downloads"]
-
-log = structlog.get_logger()
 
 PAGE_CHUNKS = 256
 """Chunks whose replicas are looked up in one query: 64 MiB of file."""
@@ -46,18 +38,13 @@ class Downloads:
     def __init__(
         self,
         db: Pool,
-        membership: Membership,
-        requester: Requester,
+        fetcher: Fetcher,
         keyring: Keyring,
-        *,
-        chance: Random,
         config: DownloadConfig,
     ) -> None:
         self._db = db
-        self._membership = membership
-        self._requester = requester
-        self._keyring = keyring
-        self._chance = chance
+        self._fetcher = fetcher
+        self.keyring = keyring
         self._config = config
 
     @asynccontextmanager
@@ -67,7 +54,7 @@ class Downloads:
         The iterator raises TooFewCopies when no replica of a chunk can be read, Corrupt when the catalogue contradicts itself. Reads
         ahead of the caller within the window; stops when the block is left.
         """
-        key = self._keyring.open(file)
+        key = self.keyring.open(file)
         slots = max(1, self._config.window_bytes // file.chunk_bytes)
         send, receive = trio.open_memory_channel[_Slot](slots)
         with sole_error():
@@ -104,50 +91,10 @@ class Downloads:
 
     async def _fill(self, slot: _Slot, key: FileKey) -> None:
         try:
-            slot.data = await self._fetch(slot.chunk, key)
+            slot.data = await self._fetcher.fetch(slot.chunk, key)
         except FsnError as error:
             slot.failure = error
         slot.ready.set()
-
-    async def _fetch(self, chunk: StoredChunk, key: FileKey) -> bytes:
-        """The chunk's plaintext from the first replica that gives it."""
-        reachable = self._reachable(chunk)
-        for replica, member in reachable:
-            try:
-                return await self._fetch_from(chunk, replica, member, key)
-            except (PeerError, Corrupt) as error:
-                log.warning(
-                    "retrieve_failed",
-                    node=str(member.node),
-                    replica=replica.hex,
-                    chunk=chunk.id.hex,
-                    reason=error.message,
-                )
-        raise TooFewCopies(
-            f"chunk {chunk.index} cannot be read now: it has {len(chunk.replicas)} replicas, {len(reachable)} on nodes that are"
-            " connected, and none of these gave it",
-            wanted=1,
-            found=0,
-        )
-
-    def _reachable(self, chunk: StoredChunk) -> list[tuple[ReplicaId, Member]]:
-        """The replicas on connected nodes: the least busy node first, by lot among equals."""
-        found = []
-        for replica, node in chunk.replicas:
-            member = self._membership.member(node)
-            if member is not None and self._membership.is_connected(member):
-                found.append((member.reads, self._chance.random(), replica, member))
-        found.sort(key=lambda item: item[:2])
-        return [(replica, member) for _, _, replica, member in found]
-
-    async def _fetch_from(self, chunk: StoredChunk, replica: ReplicaId, member: Member, key: FileKey) -> bytes:
-        with self._membership.reading(member):
-            answer = await self._requester.request(
-                member.peer, RetrieveChunk(replica), within_seconds=self._config.retrieve_seconds
-            )
-        if not isinstance(answer, ChunkRetrieved):
-            raise ProtocolViolation(f"{member.peer} answered a retrieve with {type(answer).__name__}")
-        return open_replica(key, chunk=chunk.id, replica=replica, size_bytes=chunk.size_bytes, data=answer.data)
 
 
 async def _pieces(

@@ -48,6 +48,7 @@ class Member:
     """When it was heard, by the clock on the wall."""
     read_at: float = -math.inf
     suspect_until: float = 0.0
+    slow_until: float = 0.0
     reads: int = 0
     address: str | None = None
     is_dirty: bool = False
@@ -137,6 +138,14 @@ class Membership:
         """The node has just failed to store a chunk: give it none for a while, as long as there are others."""
         if member := self._by_node.get(node):
             member.suspect_until = trio.current_time() + self._config.suspect_seconds
+
+    def note_slow(self, member: Member) -> None:
+        """Another node was faster with a chunk though it was asked later, or this one did not answer: read from it last for a while."""
+        member.slow_until = trio.current_time() + self._config.suspect_seconds
+
+    def is_slow(self, member: Member) -> bool:
+        """Whether it was slow to give a chunk of late."""
+        return member.slow_until > trio.current_time()
 
     def spend(self, node: NodeId, size_bytes: int) -> None:
         """The node has just stored so much: count it until its next heartbeat does."""

@@ -23,6 +23,7 @@ from fsn.coord.database.master_keys import check_master_keys
 from fsn.coord.database.pool import Pool
 from fsn.coord.deleting import Deleting, Expiring
 from fsn.coord.download import Downloads
+from fsn.coord.fetching import Fetcher
 from fsn.coord.files import Files
 from fsn.coord.handlers import NodeHandlers
 from fsn.coord.keyring import Keyring
@@ -144,7 +145,7 @@ async def open_services(
             admission=admission,
             sessions=sessions,
             uploads=StreamedUploads(admission, writer, sessions),
-            downloads=Downloads(db, membership, requester, keyring, chance=chance, config=config.download),
+            downloads=Downloads(db, Fetcher(membership, requester, chance=chance, config=config.download), keyring, config.download),
             files=Files(db, membership, clock, deletions_due),
             registrar=Registrar(db, clock=clock, key=keys.token_key, random_bytes=random_bytes),
             contacts=contacts,

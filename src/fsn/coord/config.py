@@ -71,7 +71,7 @@ class UploadConfig:
 
     replicas: int = attrs.field(default=3, validator=[ge(1), le(10)])
     """Replicas of a file whose upload does not say how many."""
-    window_bytes: ByteSize = attrs.field(default=ByteSize(4 << 20), validator=gt(ByteSize(0)))
+    window_bytes: ByteSize = attrs.field(default=ByteSize(8 << 20), validator=gt(ByteSize(0)))
     """Plaintext in flight in one streamed upload; memory is about (1 + replicas) times as much."""
     total_window_bytes: ByteSize = attrs.field(default=ByteSize(32 << 20), validator=gt(ByteSize(0)))
     """Plaintext in flight in all uploads together; further uploads wait."""

@@ -26,10 +26,6 @@ class P2pConfig:
     """Peers wanted at most. Twice as many connections are accepted, for a peer may reconnect before its old one is given up."""
     dial_timeout_seconds: float = 10.0
     """Time for one address to answer, be secured and prove its peer id, before the next one is tried."""
-    window_bytes: int = 8 * 1024 * 1024
-    """Request bytes under way at most, per peer and protocol."""
-    window_requests: int = 256
-    """Requests under way at most, per peer and protocol."""
 
     def __attrs_post_init__(self) -> None:
         mistakes = [mistake for mistake in self._mistakes() if mistake]
@@ -48,7 +44,7 @@ class P2pConfig:
             ),
             *(
                 f"{name} must be above 0; got {getattr(self, name)}"
-                for name in ("max_peers", "dial_timeout_seconds", "window_bytes", "window_requests")
+                for name in ("max_peers", "dial_timeout_seconds")
                 if getattr(self, name) <= 0
             ),
         ]

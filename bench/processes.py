@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["cpu_seconds", "descendants", "peak_rss_bytes", "rss_bytes"]
+__all__ = ["cpu_seconds", "descendants", "forget_peak", "peak_rss_bytes", "rss_bytes"]
 
 _TICK = os.sysconf("SC_CLK_TCK")
 
@@ -32,11 +32,16 @@ def rss_bytes(pid: int) -> int:
 
 
 def peak_rss_bytes(pid: int) -> int:
-    """The most memory that was resident so far (since `/proc/PID/clear_refs` was last written 5)."""
+    """The most memory that was resident so far, or since `forget_peak`."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     return 0
+
+
+def forget_peak(pid: int) -> None:
+    """Let the highest resident size be the present one."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
 def _cpu(pid: int) -> float:

@@ -91,6 +91,19 @@ async def test_an_early_answer_reaches_a_client_that_still_sends(start_server: S
         assert (await wire.read_to_end()).startswith(b"HTTP/1.1 403")
 
 
+async def test_an_answer_that_ends_the_connection_says_so(start_server: StartServer) -> None:
+    """A refusal before the body was read carries `Connection: close`, so that no client sends its next request into the void; one
+    to a request that came whole does not."""
+    async with start_server() as server:
+        wire = await server.connect()
+        await wire.send(put("/refuse", 8 * MIB))
+        assert b"connection: close" in (await wire.read_to_end()).lower()
+        whole = await server.connect()
+        for _ in range(2):
+            await whole.send(put("/refuse", 0))
+            assert b"connection: close" not in (await whole.read_until(b"no")).lower()
+
+
 async def test_a_client_that_asks_to_close_is_closed(start_server: StartServer) -> None:
     """`Connection: close` and HTTP/1.0 end the connection with the response."""
     async with start_server() as server:

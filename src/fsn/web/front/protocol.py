@@ -24,6 +24,7 @@ class FrontProtocol(H11Protocol):
     * a body with Content-Length goes to the application past h11, which copies each byte four times and makes several events a read;
     * `100 Continue` is sent when the application first reads, and with its reason phrase (botocore before 1.31 needs three words);
     * a response's head leaves together with the first piece of its body;
+    * an answer that comes before the body was read says that the connection ends with it;
     * Content-Length together with Transfer-Encoding is refused (request smuggling, RFC 9112 section 6.3);
     * a pipelined request that waits for its turn does not hold the connection after the client has gone;
     * HTTP/2 and WebSocket upgrades are ignored: such a request is answered over HTTP/1.1 like any other.
@@ -145,7 +146,8 @@ class FrontProtocol(H11Protocol):
     async def stream_send(self, event: StreamEvent) -> None:
         if isinstance(event, Response) and event.status_code >= 200:
             headers = [*event.headers, *self.config.response_headers("h11")]
-            if self.keep_alive_requests >= self.config.keep_alive_max_requests:
+            # The rest of a body that was not awaited is never read: the next request would be lost with the connection.
+            if self.may_still_send or self.keep_alive_requests >= self.config.keep_alive_max_requests:
                 headers.append((b"connection", b"close"))
             await self._send_h11_event(_response(event.status_code, headers))
         else:

@@ -69,6 +69,14 @@ async def test_what_goes_in_comes_out(network: Network, size: int) -> None:
             assert len(data) < 32 or data[:32] not in sealed
 
 
+@pytest.mark.parametrize("size", [0, 10, 5 * CHUNK_BYTES])
+async def test_an_upload_is_answered_with_what_the_catalogue_has(network: Network, size: int) -> None:
+    """Whether recorded in one piece or in steps, a file looks the same in the answer to its upload and ever after."""
+    user = (await network.user()).user.id
+    file = await put(network, user, bytes(size))
+    assert await network.services.files.find(user, file.id) == file
+
+
 async def test_no_two_replicas_of_a_chunk_lie_on_one_node(network: Network, pool: Pool) -> None:
     """The catalogue counts three different nodes for each chunk."""
     user = (await network.user()).user.id

@@ -77,8 +77,6 @@ class StreamedUploads:
             return await self._sessions.finish(upload, chunks.received)
 
     async def _store_small(self, upload: Upload, chunks: Sequence[memoryview], size_bytes: int) -> StoredFile:
-        now = self._admission.clock()
-        file = attrs.evolve(upload.file, size_bytes=size_bytes, status="ready", ready_at=now)
         records: list[ChunkRecord] = []
 
         async def store(index: int, chunk: memoryview) -> None:
@@ -94,6 +92,7 @@ class StreamedUploads:
         finally:
             if not is_stored:
                 self._writer.recorder.discard([replica for record in records for replica in record.replicas])
+        file = attrs.evolve(upload.file, size_bytes=size_bytes, status="ready", ready_at=self._admission.clock())
         await self._writer.recorder.record_whole(WholeFile(file, tuple(records)))
         return file
 

@@ -38,11 +38,12 @@ async def insert_recorded(
                insert into files (id, user_id, name, size_bytes, chunk_bytes, pieces, status, master_key_id, wrapped_key,
                                   wrap_secret, created_at, ready_at)
                select f.id, f.user_id, f.name, f.size_bytes, f.chunk_bytes, f.pieces, 'ready', f.master_key_id, f.wrapped_key,
-                      f.wrap_secret, f.created_at, %(at)s
+                      f.wrap_secret, f.created_at, f.ready_at
                from unnest(%(f_id)s::uuid[], %(f_user)s::uuid[], %(f_name)s::text[], %(f_size)s::bigint[], %(f_chunk)s::int[],
                            %(f_pieces)s::smallint[], %(f_master)s::text[], %(f_wrapped)s::bytea[], %(f_secret)s::bytea[],
-                           %(f_created)s::timestamptz[])
-                   as f (id, user_id, name, size_bytes, chunk_bytes, pieces, master_key_id, wrapped_key, wrap_secret, created_at)
+                           %(f_created)s::timestamptz[], %(f_ready)s::timestamptz[])
+                   as f (id, user_id, name, size_bytes, chunk_bytes, pieces, master_key_id, wrapped_key, wrap_secret, created_at,
+                         ready_at)
                returning id),
            open as materialized (
                select id from files where id = any (%(open)s::uuid[]) and status = 'uploading' order by id for share),
@@ -64,7 +65,7 @@ async def insert_recorded(
             "open": list({r.file for r in records} - {f.id for f in files}),
             **_columns("f_", files, id="id", user="user_id", name="name", size="size_bytes", chunk="chunk_bytes",
                        pieces="pieces", master="master_key_id", wrapped="wrapped_key", secret="wrap_secret",  # noqa: S106 - columns
-                       created="created_at"),
+                       created="created_at", ready="ready_at"),
             **_columns("c_", records, file="file", index="index", id="id", size="size_bytes", mark="fingerprint"),
             "r_file": [c.file for c, _ in rows],
             "r_index": [c.index for c, _ in rows],

@@ -124,10 +124,11 @@ async def test_a_body_over_the_limit_is_refused(client: Client) -> None:
         ("?limit=five", 400, "Expected `int`, got `str`"),
         ("?limits=5", 400, "'limits' is not known here; cursor, limit can be given"),
         ("?limit=5&limit=6", 400, "given 2 times"),
+        ("?cursor=%ff", 400, "UTF-8 is wanted"),
     ],
 )
 async def test_query_parameters_are_converted_or_refused(client: Client, query: str, status: int, words: str) -> None:
-    """Query parameters become typed values; unknown, repeated and ill-typed ones are 400 and named."""
+    """Query parameters become typed values; unknown, repeated, ill-typed and unreadable ones are 400 and told."""
     response = await client.get(f"/items{query}")
     assert response.status_code == status
     answer = msgspec.json.decode(await response.get_data(as_text=False))

@@ -230,9 +230,10 @@ async def test_several_ranges(fetch: Fetch, source: Source) -> None:
 async def test_no_body_is_opened_for_an_answer_without_one(
     fetch: Fetch, source: Source, headers: dict[str, str], status: int
 ) -> None:
-    """304, 412 and 416 are answered from the facts alone; 416 names the size."""
+    """304, 412 and 416 are answered from the facts alone; 416 names the size, 304 none: it would have to be that of the object."""
     response = await fetch(headers)
     assert response.status_code == status
+    assert ("Content-Length" in response.headers) is (status != 304)
     assert response.headers.get("Content-Range") == (f"bytes */{SIZE}" if status == 416 else None)
     assert source.opened == 0
 

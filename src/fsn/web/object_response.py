@@ -33,7 +33,7 @@ async def object_response(open_body: OpenBody, facts: ObjectFacts) -> Response:
     selection = select(request.method, request.headers, facts)
     headers = validators_of(facts) | {"Accept-Ranges": "bytes"}
     if selection.outcome is Outcome.NOT_MODIFIED:
-        return Response(b"", 304, headers)
+        return _not_modified(headers)
     if selection.outcome is Outcome.PRECONDITION_FAILED:
         return problem_response(
             412, "precondition_failed", "the object is not the one that the request's condition names", headers=headers
@@ -45,6 +45,13 @@ async def object_response(open_body: OpenBody, facts: ObjectFacts) -> Response:
     if facts.filename is not None:
         headers["Content-Disposition"] = content_disposition(facts.filename)
     return await _with_body(open_body, facts, selection, headers, is_head=request.method == "HEAD")
+
+
+def _not_modified(headers: dict[str, str]) -> Response:
+    response = Response(b"", 304, headers)
+    # The object's length or none (RFC 9110 section 8.6), not that of a body which a 304 never has.
+    del response.headers["Content-Length"]
+    return response
 
 
 async def _with_body(

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, TypeVar
+from urllib.parse import unquote_to_bytes
 
 import attrs
 import msgspec
@@ -162,6 +163,7 @@ def _answer(operation: Operation, result: object) -> Response:
 
 
 def _read_query(request: FrontRequest, model: type[msgspec.Struct]) -> msgspec.Struct:
+    _check_is_text(request.query_string)
     values: dict[str, str] = {}
     known = {field.encode_name for field in msgspec.structs.fields(model)}
     for name, given in request.args.lists():
@@ -176,6 +178,16 @@ def _read_query(request: FrontRequest, model: type[msgspec.Struct]) -> msgspec.S
         return msgspec.convert(values, model, strict=False)
     except msgspec.ValidationError as error:
         raise Invalid(f"query: {error}") from error
+
+
+def _check_is_text(query_string: bytes) -> None:
+    """Werkzeug keeps bytes that are no UTF-8 as they were escaped: `%FF` would become the name of a file."""
+    try:
+        unquote_to_bytes(query_string).decode()
+    except UnicodeDecodeError as error:
+        raise Invalid(
+            f"query: UTF-8 is wanted, percent-encoded; it is not (byte {error.start}: {error.reason})"
+        ) from error
 
 
 def _parse_body(data: bytes, model: type[msgspec.Struct]) -> msgspec.Struct:

@@ -21,7 +21,7 @@ from fsn.client import Client, File
 from fsn.core.errors import ConfigError, Conflict, Corrupt
 from fsn.core.units import format_size, parse_size
 
-__all__ = ["demo"]
+__all__ = ["demo", "killing_half_way"]
 
 _BLOCK_BYTES = 4 * 1024 * 1024
 _COPIES_OF_ALL = 6
@@ -209,7 +209,7 @@ class _Story:
     async def _upload_while_killing(self, client: Client, network: LocalNetwork) -> Sent:
         path = await self._make_file("second.bin")
         victim = max(network.nodes, key=lambda node: len(node.replicas()))
-        return await self._upload(client, path, _killing_half_way(victim, self.say))
+        return await self._upload(client, path, killing_half_way(victim, self.say))
 
     async def _fetch(self, client: Client, sent: Sent) -> Transfer:
         """Download to the disk and compare; Corrupt when not a bit for bit copy."""
@@ -265,10 +265,13 @@ def _both(bar: ShowProgress | None, watch: ShowProgress | None) -> ShowProgress:
     return tell
 
 
-def _killing_half_way(victim: Daemon, say: Say) -> ShowProgress:
+def killing_half_way(victim: Daemon, say: Say) -> ShowProgress:
+    """Progress of an upload at whose middle `victim` is killed, once: it takes a moment until a killed process has ended."""
+    alive = [victim]
+
     def watch(done: int, total: int | None) -> None:
-        if total is not None and done >= total / 2 and victim.process.poll() is None:
-            victim.kill()
+        if alive and total is not None and done >= total / 2:
+            alive.pop().kill()
             say(f"Half of it is sent: {victim.name}, which held the most, is killed with -9.")
 
     return watch

@@ -104,6 +104,20 @@ async def test_an_error_is_answered_with_code_detail_and_facts(app: FrontQuart, 
     assert response.headers.get("WWW-Authenticate") == ("Bearer" if kind is errors.Unauthorized else None)
 
 
+@pytest.mark.parametrize("kind", [errors.StorageError, *tree(errors.StorageError)], ids=lambda kind: kind.__name__)
+async def test_what_a_store_says_is_for_the_log(app: FrontQuart, kind: type[FsnError]) -> None:
+    """Messages of the database and of disks name sockets, folders and accounts: the operator reads them, a stranger does not."""
+
+    @app.get("/raise")
+    async def raise_it() -> str:
+        raise kind('connection to server on socket "/srv/fsn/.s.PGSQL.5432" failed')
+
+    with capture_logs() as logs:
+        _, problem = await get(app.test_client(), "/raise")
+    assert "/srv" not in str(problem)
+    assert [(entry["event"], "/srv" in entry["reason"]) for entry in logs] == [("http_store_failed", True)]
+
+
 async def test_facts_never_replace_members_and_need_no_encoding(app: FrontQuart) -> None:
     """A fact named like a standard member loses, any value becomes JSON, and a finer code is the one answered."""
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 
 import msgspec
+import structlog
 from quart import Quart, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
@@ -11,6 +12,8 @@ from fsn.core import errors
 from fsn.core.errors import FsnError
 
 __all__ = ["PROBLEM_TYPE", "REQUEST_ID_KEY", "Problem", "install_problems", "problem_response", "status_of"]
+
+log = structlog.get_logger()
 
 PROBLEM_TYPE = "application/problem+json"
 REQUEST_ID_KEY = "fsn.request_id"
@@ -90,7 +93,7 @@ def problem_response(
 def install_problems(app: Quart) -> None:
     """Let `app` answer every error as a problem document: ours, Quart's own (404, 405, 413, ...), and bugs (500 `internal`).
 
-    A bug's traceback goes to the log and never into the answer.
+    A bug's traceback, and what a store of ours says, go to the log and never into the answer.
     """
     app.register_error_handler(FsnError, _answer_error)
     app.register_error_handler(HTTPException, _answer_http_exception)
@@ -98,7 +101,16 @@ def install_problems(app: Quart) -> None:
 
 async def _answer_error(error: Exception) -> Response:
     assert isinstance(error, FsnError)
-    return problem_response(status_of(error), error.code, error.message, facts=error.facts, headers=_headers(error))
+    detail = _told(error) if isinstance(error, errors.StorageError) else error.message
+    return problem_response(status_of(error), error.code, detail, facts=error.facts, headers=_headers(error))
+
+
+def _told(error: errors.StorageError) -> str:
+    """A store's own words name our folders, hosts and accounts: they are for the operator."""
+    log.warning("http_store_failed", code=error.code, reason=error.message)
+    if error.transient:
+        return "the store behind this is not available at the moment; try again a little later"
+    return "the store behind this failed; the request id finds the reason in the log"
 
 
 def _headers(error: FsnError) -> dict[str, str]:

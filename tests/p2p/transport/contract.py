@@ -423,11 +423,11 @@ async def wait_connected(here: Transport, there: Transport) -> None:
 
 
 async def clog(stream: trio.abc.SendStream) -> None:
-    """Send until nothing goes any more: no progress for 20 ms."""
-    scope = trio.CancelScope()
-    while not scope.cancelled_caught:
-        with trio.move_on_after(0.02) as scope:
-            await stream.send_all(bytes(256 * 1024))
+    """Send until nothing goes any more: nothing at all happens for 20 ms, however slow the machine is."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send_for_ever, stream, 256 * 1024)
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        nursery.cancel_scope.cancel()
 
 
 async def assert_echoes(here: Transport, there: Transport, data: bytes = b"ping") -> None:
@@ -446,10 +446,10 @@ async def assert_echoes(here: Transport, there: Transport, data: bytes = b"ping"
     await stream.aclose()
 
 
-async def send_for_ever(stream: Stream) -> None:
+async def send_for_ever(stream: trio.abc.SendStream, piece_bytes: int = 10_000) -> None:
     """Send until it fails."""
     while True:
-        await stream.send_all(bytes(10_000))
+        await stream.send_all(bytes(piece_bytes))
 
 
 async def expect_broken_receive(stream: Stream) -> None:

@@ -62,7 +62,7 @@ def postgres_user() -> str | None:
 
 @pytest.fixture(scope="session")
 def postgres_dsn(postgres_folder: Path, postgres_user: str | None) -> Iterator[str]:
-    """A server for the session; FSN_TEST_DSN names another one (its role must be allowed to create databases)."""
+    """A server for the session; FSN_TEST_DSN names another one (its role must be allowed to create databases and roles)."""
     if dsn := os.environ.get("FSN_TEST_DSN"):
         yield dsn
         return

@@ -3,10 +3,13 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 import fsn.coord.database
 from fsn.coord.database.migrate import MigrationError, load_migrations, migrate
@@ -68,6 +71,45 @@ def test_every_kind_of_change_shows_in_the_description(empty_database_dsn: str) 
             text = describe_schema(empty_database_dsn)
             assert text not in seen, change
             seen.add(text)
+
+
+def test_a_database_that_cannot_keep_every_name_is_refused(postgres_dsn: str) -> None:
+    """Names of files are any UTF-8: a database in another encoding is refused at the start, and not at the first emoji."""
+    name = sql.Identifier(f"fsn_latin_{os.getpid()}")
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        connection.execute(sql.SQL("create database {} template template0 encoding latin1 locale 'C'").format(name))
+        try:
+            with pytest.raises(MigrationError, match="UTF8 is wanted.*LATIN1"):
+                migrate(make_conninfo(postgres_dsn, dbname=f"fsn_latin_{os.getpid()}"))
+        finally:
+            connection.execute(sql.SQL("drop database {} with (force)").format(name))
+
+
+@pytest.fixture
+def role(database_dsn: str) -> Iterator[str]:
+    """A role that owns nothing and may read what is there."""
+    role = f"fsn_role_{os.getpid()}"
+    name = sql.Identifier(role)
+    with psycopg.connect(database_dsn, autocommit=True) as connection:
+        connection.execute(sql.SQL("create role {}").format(name))
+        connection.execute(sql.SQL("revoke create on schema public from public"))
+        connection.execute(sql.SQL("grant select on schema_migration to {}").format(name))
+        yield role
+        connection.execute(sql.SQL("drop owned by {}").format(name))
+        connection.execute(sql.SQL("drop role {}").format(name))
+
+
+def test_a_role_without_rights_may_find_everything_done(database_dsn: str, role: str) -> None:
+    """Who may create nothing finds that nothing is to be done, where somebody else has migrated."""
+    assert migrate(make_conninfo(database_dsn, options=f"-c role={role}")) == []
+
+
+def test_a_role_without_rights_is_told_so(database_dsn: str, role: str) -> None:
+    """Where something is to be done, that it may not is an error of the configuration and no bug."""
+    with psycopg.connect(database_dsn, autocommit=True) as connection:
+        connection.execute("drop table schema_migration")
+    with pytest.raises(MigrationError, match="permission denied"):
+        migrate(make_conninfo(database_dsn, options=f"-c role={role}"))
 
 
 def test_applied_once(empty_database_dsn: str, folder: Path) -> None:

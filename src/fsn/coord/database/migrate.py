@@ -22,6 +22,7 @@ LOCK_KEY: Final = 0x66736E
 LOCK_SECONDS: Final = 300
 """How long to wait for that lock, and for each lock on a table."""
 
+OLDEST_SERVER: Final = 14_00_00
 _TABLE: Final = """
 create table if not exists schema_migration (
     version integer primary key,
@@ -65,15 +66,17 @@ def migrate(dsn: str, upto: int | None = None, *, folder: Traversable | None = N
     Each file runs in a transaction of its own, together with its row in `schema_migration`: when this returns they are durable,
     and a crash leaves whole versions. One process does it at a time, under a session's advisory lock that goes with a crashed
     process (so not through pgbouncer in transaction mode); the others wait. `folder` is the package's own if not given.
-    Raises MigrationError when a file was changed after it was applied, is missing, or fails, or when the database is newer than
-    this program; Unavailable when the server is, or when another process has been migrating for LOCK_SECONDS.
+    Raises MigrationError when a file was changed after it was applied, is missing, or fails, when the database is newer than this
+    program or cannot keep all names (UTF-8), and when the role may not do it; Unavailable when the server is, or when another process has been migrating for LOCK_SECONDS.
     """
     migrations = load_migrations(folder)
-    with outages_as_unavailable(), psycopg.connect(dsn, autocommit=True) as connection, _migration_lock(connection):
-        connection.execute(_TABLE)
-        wanted = _missing(connection, migrations, upto)
-        for migration in wanted:
-            _apply(connection, migration)
+    with outages_as_unavailable(), psycopg.connect(dsn, autocommit=True) as connection:
+        _check_server(connection)
+        with _migration_lock(connection):
+            _make_table(connection)
+            wanted = _missing(connection, migrations, upto)
+            for migration in wanted:
+                _apply(connection, migration)
     return [migration.version for migration in wanted]
 
 
@@ -93,6 +96,24 @@ def _load(file: Traversable) -> Migration:
         raise MigrationError(f"a migration is called NNN_name.sql; found {file.name}")
     text = file.read_text("utf-8").replace("\r\n", "\n")  # git may change line ends, the checksum must not
     return Migration(int(name[1]), name[2], text)
+
+
+def _check_server(connection: psycopg.Connection) -> None:
+    version, encoding = connection.info.server_version, connection.info.parameter_status("server_encoding")
+    if version < OLDEST_SERVER:
+        raise MigrationError(f"PostgreSQL {OLDEST_SERVER // 10_000} or newer is wanted; this is {version // 10_000}")
+    if encoding != "UTF8":
+        raise MigrationError(
+            f"a database in UTF8 is wanted, for names of files; this one is in {encoding}:"
+            " make one with `createdb --encoding UTF8 --locale C --template template0`"
+        )
+
+
+def _make_table(connection: psycopg.Connection) -> None:
+    # "if not exists" alone wants the right to create, also of a role that finds everything done.
+    if connection.execute("select to_regclass('schema_migration')").fetchone() == (None,):
+        with _failures_told("the table of migrations cannot be made"):
+            connection.execute(_TABLE)
 
 
 @contextmanager
@@ -122,16 +143,23 @@ def _missing(connection: psycopg.Connection, migrations: Sequence[Migration], up
 
 
 def _apply(connection: psycopg.Connection, migration: Migration) -> None:
-    try:
+    with _failures_told(f"{migration.file_name} failed"):
         if migration.is_transactional:
             with connection.transaction():
                 _run_and_record(connection, migration)
         else:
             _run_and_record(connection, migration)
+
+
+@contextmanager
+def _failures_told(what: str) -> Iterator[None]:
+    """What is no outage becomes a MigrationError."""
+    try:
+        yield
     except errors.Error as error:
         if is_outage(error):
             raise
-        raise MigrationError(f"{migration.file_name} failed: {error}") from error
+        raise MigrationError(f"{what}: {error}") from error
 
 
 def _run_and_record(connection: psycopg.Connection, migration: Migration) -> None:

@@ -79,7 +79,7 @@ def test_a_database_that_cannot_keep_every_name_is_refused(postgres_dsn: str) ->
     with psycopg.connect(postgres_dsn, autocommit=True) as connection:
         connection.execute(sql.SQL("create database {} template template0 encoding latin1 locale 'C'").format(name))
         try:
-            with pytest.raises(MigrationError, match="UTF8 is wanted.*LATIN1"):
+            with pytest.raises(MigrationError, match="UTF8 is wanted"):
                 migrate(make_conninfo(postgres_dsn, dbname=f"fsn_latin_{os.getpid()}"))
         finally:
             connection.execute(sql.SQL("drop database {} with (force)").format(name))

@@ -20,7 +20,7 @@ from fsn.coord.config import (
 )
 from fsn.coord.database.embedded import open_embedded_postgres
 from fsn.coord.database.migrate import migrate
-from fsn.coord.database.pool import PoolConfig, open_pool
+from fsn.coord.database.pool import PoolConfig, check_dsn, open_pool
 from fsn.coord.services import Services, ServicesConfig, load_secrets, open_services
 from fsn.core.ids import PeerId
 from fsn.p2p.announcing import announced_addresses, tcp_port_of
@@ -46,11 +46,15 @@ FOLDER_MODE = 0o711
 OpenTransport = Callable[[Identity, P2pConfig], AbstractAsyncContextManager[Transport]]
 
 
+def _is_dsn(_: object, __: object, value: str) -> None:
+    check_dsn(value)
+
+
 @attrs.frozen
 class DatabaseConfig:
     """Which PostgreSQL keeps the catalogue."""
 
-    dsn: str | None = attrs.field(default=None, repr=False)
+    dsn: str | None = attrs.field(default=None, repr=False, validator=attrs.validators.optional(_is_dsn))
     """A connection URL of PostgreSQL 14 or newer, e.g. `postgresql://fsn@db.example.org/fsn`; not given: an embedded server in the
     data folder. Keep the password out of it: `PGPASSWORD` or a passfile."""
     pool: PoolConfig = PoolConfig()

@@ -9,8 +9,8 @@ import trio
 from psycopg import errors
 
 from fsn.coord.database.driver import TrioConnection
-from fsn.coord.database.pool import Pool, PoolConfig, is_outage, open_pool
-from fsn.core.errors import Unavailable
+from fsn.coord.database.pool import Pool, PoolConfig, check_dsn, is_outage, open_pool
+from fsn.core.errors import ConfigError, Unavailable
 
 
 @pytest.fixture
@@ -182,3 +182,22 @@ async def test_a_closed_pool(small: Pool) -> None:
 def test_what_counts_as_an_outage(error: type[psycopg.Error], expected: bool) -> None:
     """The server's absence is an outage; a mistake, a conflict or a cancelled statement is none."""
     assert is_outage(error("")) is expected
+
+
+@pytest.mark.parametrize(
+    "dsn", ["nonsense", "mysql://fsn:secret@db/fsn", "postgresql://fsn:secret@[db/fsn", "host=db prot=1"]
+)
+def test_what_is_no_dsn_is_a_mistake_in_the_configuration(dsn: str) -> None:
+    """What libpq cannot read is refused before anything starts, and not repeated: it may hold a password."""
+    with pytest.raises(ConfigError, match="postgresql://") as caught:
+        check_dsn(dsn)
+    assert "secret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "dsn", ["postgresql://fsn@db/fsn?sslmode=verify-full", "postgres:///fsn", "host=db dbname=fsn"]
+)
+def test_what_libpq_reads_is_a_dsn(dsn: str) -> None:
+    """URLs, and libpq's own words."""
+    check_dsn(dsn)

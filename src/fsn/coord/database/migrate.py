@@ -67,7 +67,8 @@ def migrate(dsn: str, upto: int | None = None, *, folder: Traversable | None = N
     and a crash leaves whole versions. One process does it at a time, under a session's advisory lock that goes with a crashed
     process (so not through pgbouncer in transaction mode); the others wait. `folder` is the package's own if not given.
     Raises MigrationError when a file was changed after it was applied, is missing, or fails, when the database is newer than this
-    program or cannot keep all names (UTF-8), and when the role may not do it; Unavailable when the server is, or when another process has been migrating for LOCK_SECONDS.
+    program or cannot keep every name (no UTF-8), and when the role may not do it; Unavailable when the server is, or when another
+    process has been migrating for LOCK_SECONDS.
     """
     migrations = load_migrations(folder)
     with outages_as_unavailable(), psycopg.connect(dsn, autocommit=True) as connection:

@@ -16,9 +16,9 @@ from psycopg.rows import TupleRow, class_row, tuple_row
 
 from fsn.coord.database.driver import TrioConnection
 from fsn.coord.database.waiting import has_input
-from fsn.core.errors import Unavailable
+from fsn.core.errors import ConfigError, Unavailable
 
-__all__ = ["Pool", "PoolConfig", "is_outage", "open_pool", "outages_as_unavailable"]
+__all__ = ["Pool", "PoolConfig", "check_dsn", "is_outage", "open_pool", "outages_as_unavailable"]
 
 Row = TypeVar("Row")
 
@@ -61,6 +61,17 @@ class PoolConfig:
 
     None = never (pgbouncer before 1.21 in transaction mode).
     """
+
+
+def check_dsn(dsn: str) -> None:
+    """Raises `ConfigError` for what libpq cannot read; its text is not repeated, for it may hold a password. Connects to nothing."""
+    try:
+        conninfo_to_dict(dsn)
+    except errors.ProgrammingError:
+        raise ConfigError(
+            "a PostgreSQL URL like postgresql://fsn@db.example.org/fsn is wanted;"
+            " what is given cannot be read as one (it is not shown: it may hold a password)"
+        ) from None
 
 
 @asynccontextmanager

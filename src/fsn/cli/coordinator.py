@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import click
 import trio
@@ -12,6 +11,7 @@ import trio
 from fsn.cli.exits import ReportingGroup
 from fsn.cli.places import default_data_dir
 from fsn.coord.database.migrate import migrate as apply_migrations
+from fsn.coord.database.pool import holds_password
 from fsn.core.errors import ConfigError
 from fsn.daemon.coordinator import Coordinator, CoordinatorConfig, open_database, run_coordinator
 from fsn.runtime.config import config_as_toml, load_config
@@ -101,7 +101,7 @@ def _load(
     host: str | None,
     dsn: str | None,
 ) -> CoordinatorConfig:
-    if dsn is not None and urlsplit(dsn).password:
+    if dsn is not None and holds_password(dsn):
         raise ConfigError(
             "--dsn must not hold a password: everybody on this machine can read it in the list of processes."
             " Put it into PGPASSWORD, a passfile (PGPASSFILE), or FSN_DATABASE__DSN"

@@ -18,7 +18,7 @@ from fsn.coord.database.driver import TrioConnection
 from fsn.coord.database.waiting import has_input
 from fsn.core.errors import ConfigError, Unavailable
 
-__all__ = ["Pool", "PoolConfig", "check_dsn", "is_outage", "open_pool", "outages_as_unavailable"]
+__all__ = ["Pool", "PoolConfig", "check_dsn", "holds_password", "is_outage", "open_pool", "outages_as_unavailable"]
 
 Row = TypeVar("Row")
 
@@ -72,6 +72,12 @@ def check_dsn(dsn: str) -> None:
             "a PostgreSQL URL like postgresql://fsn@db.example.org/fsn is wanted;"
             " what is given cannot be read as one (it is not shown: it may hold a password)"
         ) from None
+
+
+def holds_password(dsn: str) -> bool:
+    """Whether `dsn` has a password in it, in any of the ways that libpq knows. Raises as `check_dsn` does."""
+    check_dsn(dsn)
+    return bool({"password", "sslpassword", "oauth_client_secret"} & conninfo_to_dict(dsn).keys())
 
 
 @asynccontextmanager

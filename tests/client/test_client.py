@@ -177,3 +177,10 @@ def test_retry_after_may_be_a_date() -> None:
     assert error_of_problem(httpx.Response(503, headers=past)).facts["retry_after_seconds"] == 0
     assert error_of_problem(httpx.Response(503, headers={"Retry-After": "7"})).facts["retry_after_seconds"] == 7
     assert "retry_after_seconds" not in error_of_problem(httpx.Response(503, headers={"Retry-After": "soon"})).facts
+
+
+async def test_tls_with_a_server_that_speaks_none_is_told(coordinator: FakeCoordinator) -> None:
+    """https where http is spoken: the error says what TLS found."""
+    with trio.fail_after(10), pytest.raises(errors.Unreachable, match=r"cannot connect to https://\S+: .*SSL"):
+        async with Client(coordinator.url.replace("http:", "https:"), retrying=Retrying(attempts=1)) as client:
+            await client.me()

@@ -145,10 +145,11 @@ async def test_an_error_out_of_a_nursery_is_answered_as_itself(app: FrontQuart) 
 
 
 async def test_quarts_own_refusals_have_the_same_shape(app: FrontQuart) -> None:
-    """Unknown paths and methods are problems too; 405 says what is allowed; a redirect stays one."""
+    """Unknown paths, which are named, and methods are problems too; 405 says what is allowed; a redirect stays one."""
     client = app.test_client()
     response, problem = await get(client, "/nowhere")
     assert (response.status_code, problem["code"]) == (404, "not_found")
+    assert "/nowhere" in problem["detail"]
     response, problem = await get(client, "/only-post/")
     assert (response.status_code, problem["code"]) == (405, "method_not_allowed")
     assert set(response.headers["Allow"].split(", ")) == {"POST", "OPTIONS"}

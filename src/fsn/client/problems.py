@@ -123,6 +123,16 @@ def _rebuilt(cls: type[FsnError], message: str, code: str | None, facts: dict[st
     return error
 
 
+def _reason(error: BaseException) -> str:
+    """What it says, or what brought it about: httpx's errors over TLS say nothing themselves."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if text := str(cause):
+            return text
+        cause = cause.__cause__ or cause.__context__
+    return type(error).__name__
+
+
 @contextmanager
 def http_errors(url: str) -> Iterator[None]:
     """httpx's exceptions inside the block leave it as ours: PeerTimeout, Unreachable, Invalid (a URL that is none)."""
@@ -133,7 +143,7 @@ def http_errors(url: str) -> Iterator[None]:
     except httpx.TimeoutException as error:
         raise PeerTimeout(f"{url} did not answer in time ({type(error).__name__})") from error
     except httpx.ConnectError as error:
-        raise Unreachable(f"cannot connect to {url}: {error}; does the coordinator run there?") from error
+        raise Unreachable(f"cannot connect to {url}: {_reason(error)}; does the coordinator run there?") from error
     except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
         raise Invalid(f"a URL like http://localhost:8080 is wanted; got {url!r}: {error}") from error
     except httpx.LocalProtocolError as error:
@@ -141,4 +151,4 @@ def http_errors(url: str) -> Iterator[None]:
     except httpx.DecodingError as error:
         raise ProtocolViolation(f"{url} sent a body that cannot be decoded: {error}") from error
     except httpx.TransportError as error:
-        raise Unreachable(f"the connection to {url} broke: {str(error) or type(error).__name__}") from error
+        raise Unreachable(f"the connection to {url} broke: {_reason(error)}") from error

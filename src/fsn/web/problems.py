@@ -6,7 +6,7 @@ from http import HTTPStatus
 import msgspec
 import structlog
 from quart import Quart, Response, request
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from fsn.core import errors
 from fsn.core.errors import FsnError
@@ -136,6 +136,8 @@ async def _answer_http_exception(error: Exception) -> Response:
 def _detail(error: HTTPException) -> str:
     if isinstance(error, MethodNotAllowed):
         return f"{request.method} is not possible here; {', '.join(sorted(error.valid_methods or ()))} is"
+    if isinstance(error, NotFound):
+        return f"there is no {request.path} here"
     return error.description or error.name
 
 

@@ -92,12 +92,13 @@ class BatchWriter:
         for replica in replicas:
             path = self.layout.final(replica)
             with _failing([replica], failed), disk_errors(path):
-                if self.files.remove(path):
-                    folders.setdefault(path.parent, []).append(replica)
+                # Not there? An earlier deletion may have taken the name away, and failed or died before it was for good.
+                self.files.remove(path)
+                folders.setdefault(path.parent, []).append(replica)
         for (folder, inside), error in zip(
             folders.items(), attempt_each(self.files.sync_folder, list(folders)), strict=True
         ):
-            if error is not None:
+            if error is not None and not isinstance(error, FileNotFoundError):
                 failed.update(dict.fromkeys(inside, translated(folder, error).message))
         return Deleted(freed, failed)
 

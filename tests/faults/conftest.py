@@ -1,0 +1,31 @@
+"""Fixtures for faults: every async test is bounded in time, and a quick folder for what is opened a thousand times."""
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+TEST_SECONDS = 60
+SLOW_SECONDS = 600
+
+
+@pytest.fixture(autouse=True)
+async def bounded(request: pytest.FixtureRequest) -> AsyncIterator[None]:
+    """No async test of this folder takes longer; when the scope ends, pytest-trio cancels the test."""
+    is_slow = request.node.get_closest_marker("slow") is not None
+    with trio.fail_after(SLOW_SECONDS if is_slow else TEST_SECONDS):
+        yield
+
+
+@pytest.fixture
+def quick_folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where there is such a thing: SQLite waits for the disk at every commit, whatever we do."""
+    if not Path("/dev/shm").is_dir():
+        yield tmp_path
+        return
+    folder = Path(tempfile.mkdtemp(prefix="fsn-faults-", dir="/dev/shm"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)

@@ -22,6 +22,7 @@ from fsn.p2p.client import open_requester
 from fsn.p2p.server import serve_requests
 from fsn.p2p.transport.memory import MemoryNetwork
 from fsn.p2p.wire.messages import Contact, Heartbeat
+from fsn.runtime.clock import Clock, system_clock
 from fsn.runtime.identity import Identity
 
 MASTER_KEY = bytes(range(32))
@@ -63,9 +64,12 @@ class Network:
         self.nodes: list[Member] = []
         self._nursery = nursery
 
-    async def add_node(self, *, capacity_bytes: int = 1 << 30, identity: Identity | None = None) -> Member:
+    async def add_node(
+        self, *, capacity_bytes: int = 1 << 30, identity: Identity | None = None, store: MemoryStore | None = None
+    ) -> Member:
         """Register and start a node; return when the coordinator has heard of it."""
-        member = Member(identity or Identity.generate(), MemoryStore(capacity_bytes=capacity_bytes), self.memory)
+        store = store or MemoryStore(capacity_bytes=capacity_bytes)
+        member = Member(identity or Identity.generate(), store, self.memory)
         member.node = await self.register(member.identity)
         self.nodes.append(member)
         await self.start(member)
@@ -119,14 +123,27 @@ async def wait_until(is_so: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def open_network(db: Pool, config: ServicesConfig, nodes: int) -> AsyncIterator[Network]:
+async def open_network(
+    db: Pool,
+    config: ServicesConfig,
+    nodes: int,
+    *,
+    clock: Clock = system_clock,
+    identity: Identity | None = None,
+) -> AsyncIterator[Network]:
     """A coordinator over `db` with `nodes` nodes."""
-    memory, identity = MemoryNetwork(), Identity.generate()
+    memory, identity = MemoryNetwork(), identity or Identity.generate()
     async with AsyncExitStack() as stack:
         transport = await stack.enter_async_context(memory.open_transport(identity.peer))
         services = await stack.enter_async_context(
             open_services(
-                db, transport, SECRETS, config, announced=lambda: tuple(transport.addresses), chance=Random(7)
+                db,
+                transport,
+                SECRETS,
+                config,
+                announced=lambda: tuple(transport.addresses),
+                clock=clock,
+                chance=Random(7),
             )
         )
         nursery = await stack.enter_async_context(trio.open_nursery())

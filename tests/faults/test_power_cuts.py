@@ -93,7 +93,7 @@ class Story:
 
 async def play(folder: Path, files: PaperFiles) -> None:
     """The story on a disk that keeps a record, in a store that is opened twice."""
-    folder.mkdir()
+    folder.mkdir()  # noqa: ASYNC240 - one folder of a test
     try:
         async with open_disk_store(folder, capacity_bytes=CAPACITY_BYTES, files=files, reserve_bytes=0) as store:
             await Story(store, files.record).put(CHUNKS)
@@ -147,20 +147,19 @@ async def check_store(store: DiskStore, said: Mapping[int, int | None]) -> None:
         assert (merkle_root(data), len(data)) == (row.root, size_bytes)
         here[row.replica] = data
     for number in range(CHUNKS + 1):
-        data = here.pop(chunk(number), None)
-        assert data in (None, bytes_of(number, 0), bytes_of(number, 1))
+        found = here.pop(chunk(number), None)
+        assert found in (None, bytes_of(number, 0), bytes_of(number, 1))
         version = said.get(number)
         if version == -1:
-            assert data in (None, bytes_of(number, 1)), f"chunk {number} was deleted for good, and is back"
+            assert found in (None, bytes_of(number, 1)), f"chunk {number} was deleted for good, and is back"
         elif version is not None:
-            assert data == bytes_of(number, version), f"chunk {number} was acknowledged, and is lost"
+            assert found == bytes_of(number, version), f"chunk {number} was acknowledged, and is lost"
     assert here == {}
 
 
 def disks(record: Record, count: int, kinds: Iterable[Disk]) -> Iterator[Disk]:
     """Every disk there may be after `count` events: of each kind, and with every share of what the index was writing."""
-    for kind in kinds:
-        yield kind
+    yield from kinds
     for share in record.log_shares(count):
         yield Disk(Fate.LOST, Fate.LOST, log_share=share)
         yield Disk(Fate.KEPT, Fate.MIXED, seed=count, log_share=share)

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import httpx
 import pytest
@@ -44,9 +44,16 @@ async def _bounded() -> AsyncIterator[None]:
 @pytest.fixture
 async def api(pool: Pool) -> AsyncIterator[Api]:
     """The API, served over a real socket."""
+    async with open_network(pool, CONFIG, nodes=4) as network, open_api(network) as api:
+        yield api
+
+
+@asynccontextmanager
+async def open_api(network: Network) -> AsyncIterator[Api]:
+    """The API of a coordinator in this process."""
     config = HttpConfig(port=0, graceful_timeout_seconds=1)
     stopping = trio.Event()
-    async with open_network(pool, CONFIG, nodes=4) as network, trio.open_nursery() as nursery:
+    async with trio.open_nursery() as nursery:
         app = coordinator_app(network.services, config, lambda _: ("/ip4/127.0.0.1/tcp/4001",))
         port = await nursery.start(functools.partial(serve_http, app, config, shutdown=stopping))
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http, AsyncExitStack() as clients:

@@ -8,6 +8,11 @@ from pathlib import Path
 import pytest
 import trio
 
+from fsn.coord.database.pool import Pool
+from tests.coord.network import open_network
+from tests.faults.network import IMPATIENT
+from tests.web.api.conftest import Api, open_api
+
 TEST_SECONDS = 60
 SLOW_SECONDS = 600
 
@@ -29,3 +34,10 @@ def quick_folder(tmp_path: Path) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="fsn-faults-", dir="/dev/shm"))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+async def api(pool: Pool) -> AsyncIterator[Api]:
+    """A coordinator with little patience and five nodes, and its API."""
+    async with open_network(pool, IMPATIENT, nodes=5) as network, open_api(network) as api:
+        yield api

@@ -6,7 +6,6 @@ from the moment it returns. What was not made durable is lost, kept, kept withou
 is known from copies of its files beside each change: a log that grew in between may have grown by any part of that.
 """
 
-import errno
 import os
 import threading
 from collections.abc import Iterable, Iterator
@@ -219,9 +218,8 @@ def _index_files(folder: Path) -> dict[str, bytes]:
 
 
 class PaperFiles(Files):
-    """A real file system, but for the syncs, which are only written down. The `fail_at`-th change (from 1) fails with errno
-    `number`, alone or
-    with all that come after it."""
+    """A real file system whose changes are written down. The `fail_at`-th of them (from 1) fails with errno `number`, alone or with all
+    that come after it."""
 
     def __init__(self, record: Record, *, fail_at: int = 0, number: int = 0, fails_on: bool = False) -> None:
         super().__init__()
@@ -248,12 +246,12 @@ class PaperFiles(Files):
 
     def sync(self, path: Path) -> None:
         self._before("sync", path)
+        super().sync(path)
         self.record.note("sync", path)
 
     def sync_folder(self, path: Path) -> None:
         self._before("sync_folder", path)
-        if not path.is_dir():
-            raise FileNotFoundError(errno.ENOENT, "no such folder", str(path))
+        super().sync_folder(path)
         self.record.note("sync_folder", path)
 
     def rename(self, source: Path, target: Path) -> None:
@@ -278,7 +276,7 @@ class PaperFiles(Files):
 
 KNOWN_CALLS = frozenset({
     "write", "sync", "sync_folder", "rename", "remove", "make_folder",
-    "each", "read", "size", "entries", "free_bytes", "close",
+    "begin_to_sync", "read", "size", "entries", "free_bytes", "close",
 })  # fmt: skip
 """What `PaperFiles` knows of the seam: changes, which it writes down, and calls that change nothing."""
 
@@ -286,13 +284,3 @@ KNOWN_CALLS = frozenset({
 def calls_of(files: type[Files]) -> Iterable[str]:
     """The names of a file system's calls."""
     return {name for name in vars(files) if not name.startswith("_")}
-
-
-class QuickFiles(Files):
-    """A real file system that does not wait for the disk: for the start after the cut, which no second one follows."""
-
-    def sync(self, path: Path) -> None:
-        pass
-
-    def sync_folder(self, path: Path) -> None:
-        pass

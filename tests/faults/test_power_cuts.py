@@ -18,7 +18,7 @@ from fsn.node.chunkstore.disk import DiskStore, open_disk_store
 from fsn.node.chunkstore.files import Files
 from fsn.node.chunkstore.layout import Layout
 from fsn.runtime.groups import sole_error
-from tests.faults.disk import KNOWN_CALLS, Disk, Fate, PaperFiles, QuickFiles, Record, calls_of
+from tests.faults.disk import KNOWN_CALLS, Disk, Fate, PaperFiles, Record, calls_of
 from tests.node.store_contract import content, replica
 
 CAPACITY_BYTES = 10**9
@@ -127,7 +127,7 @@ async def check_disk(folder: Path, said: Mapping[int, int | None]) -> None:
 
 
 async def _check_disk(folder: Path, said: Mapping[int, int | None]) -> None:
-    async with open_disk_store(folder, capacity_bytes=CAPACITY_BYTES, files=QuickFiles(), reserve_bytes=0) as store:
+    async with open_disk_store(folder, capacity_bytes=CAPACITY_BYTES, reserve_bytes=0) as store:
         assert store.recovery.lost == 0
         await check_store(store, said)
         assert not list(Layout(folder).unfinished.iterdir())

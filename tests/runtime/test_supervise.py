@@ -6,6 +6,7 @@ import pytest
 import trio
 import trio.testing
 
+from fsn.core.errors import Unavailable
 from fsn.runtime.supervise import Bell, Rest, supervise
 
 
@@ -38,6 +39,11 @@ def fails() -> Rest | None:
     raise OSError("the disk is on fire")
 
 
+def is_away() -> Rest | None:
+    """A step that meets an outage."""
+    raise Unavailable("the database is away")
+
+
 def works() -> Rest | None:
     """A step after which there is more."""
     return None
@@ -61,6 +67,14 @@ async def test_failures_are_tried_again_after_longer_and_longer(autojump_clock: 
     with pytest.raises(OSError, match="on fire"):
         await supervise(worker, worker.stopping)
     assert worker.pauses == [1, 2, 4, 8, 16, 32, 60]
+
+
+async def test_an_outage_is_waited_for(autojump_clock: trio.testing.MockClock) -> None:
+    """However long the database is away the worker goes on trying, once a minute; failures of other kinds still add up."""
+    worker = Script(*[is_away] * 2000, *[fails] * 7, is_away, fails)
+    with pytest.raises(OSError, match="on fire"):
+        await supervise(worker, worker.stopping)
+    assert worker.pauses == [1, 2, 4, 8, 16, 32, *[60] * 2002]
 
 
 async def test_a_success_forgives_all_failures(autojump_clock: trio.testing.MockClock) -> None:

@@ -7,6 +7,8 @@ import attrs
 import structlog
 import trio
 
+from fsn.core.errors import FsnError
+
 __all__ = ["Bell", "Rest", "Worker", "supervise"]
 
 log = structlog.get_logger()
@@ -14,6 +16,7 @@ log = structlog.get_logger()
 FIRST_BACKOFF_SECONDS = 1.0
 LONGEST_BACKOFF_SECONDS = 60.0
 FAILURES_IN_A_ROW = 8
+MOST_DOUBLINGS = 10
 
 
 class Bell:
@@ -54,18 +57,20 @@ class Worker(Protocol):
 async def supervise(worker: Worker, stopping: trio.Event) -> None:
     """Run `worker` until `stopping` is set, finishing the step under way.
 
-    A step that raises is tried again after 1 s, then 2, 4 ... 60 s; the eighth failure in a row is raised on.
+    A step that raises is tried again after 1 s, then 2, 4 ... 60 s; the eighth failure in a row is raised on. Transient ones (the
+    database is away) only lengthen the pause: ending the process would bring back nothing that it waits for.
     """
-    failures = 0
+    failures = lasting = 0
     while not stopping.is_set():
         try:
             rest = await worker.step()
-            failures = 0
+            failures = lasting = 0
         except Exception as error:
             failures += 1
-            if failures == FAILURES_IN_A_ROW:
+            lasting += not _is_transient(error)
+            if lasting == FAILURES_IN_A_ROW:
                 raise
-            backoff = min(FIRST_BACKOFF_SECONDS * 2 ** (failures - 1), LONGEST_BACKOFF_SECONDS)
+            backoff = min(FIRST_BACKOFF_SECONDS * 2 ** min(failures - 1, MOST_DOUBLINGS), LONGEST_BACKOFF_SECONDS)
             log.warning(
                 "worker_failed", worker=worker.name, failures=failures, retry_in_seconds=backoff, exc_info=error
             )
@@ -74,6 +79,10 @@ async def supervise(worker: Worker, stopping: trio.Event) -> None:
             await _rest(rest, stopping)
         else:
             await trio.lowlevel.checkpoint()
+
+
+def _is_transient(error: Exception) -> bool:
+    return isinstance(error, FsnError) and error.transient
 
 
 async def _rest(rest: Rest, stopping: trio.Event) -> None:

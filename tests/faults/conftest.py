@@ -13,7 +13,7 @@ from tests.coord.network import open_network
 from tests.faults.network import IMPATIENT
 from tests.web.api.conftest import Api, open_api
 
-TEST_SECONDS = 60
+TEST_SECONDS = 40
 SLOW_SECONDS = 600
 
 

@@ -41,7 +41,7 @@ class Deleting:
     async def step(self) -> Rest | None:
         """One batch, one node after the other."""
         online = [member.node for member in self.membership.online()]
-        due = await due_deletions(self.db, online, self.clock(), BATCH_REPLICAS) if online else ()
+        due = await due_deletions(self.db, online, self.clock(), RETRY_AFTER, BATCH_REPLICAS) if online else ()
         for node, replicas in _by_node(due).items():
             await self._delete(node, replicas)
         return None if due else Rest(5, self.bell)

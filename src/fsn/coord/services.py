@@ -123,7 +123,7 @@ async def open_services(
         )
         admission = Admission(db, membership, keyring, clock, random_bytes, config.upload, config.credits)
         writer = ChunkWriter(replicator, recorder, Window(config.upload.total_window_bytes))
-        sessions = Sessions(db, admission, writer, deletions_due=deletions_due)
+        sessions = Sessions(db, admission, writer, coordinator=transport.peer, deletions_due=deletions_due)
 
         def contacts() -> tuple[Contact, ...]:
             return (Contact(transport.peer, announced()),)

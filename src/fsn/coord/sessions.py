@@ -1,6 +1,7 @@
 """Uploads that last longer than one request: begun, filled chunk by chunk in any order, completed or dropped."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Protocol
 
 import attrs
@@ -14,7 +15,7 @@ from fsn.coord.database import ledger
 from fsn.coord.database.driver import TrioConnection
 from fsn.coord.database.pool import Pool
 from fsn.core.errors import Conflict, Invalid, NotFound
-from fsn.core.ids import FileId, UploadId, UserId
+from fsn.core.ids import FileId, PeerId, UploadId, UserId
 from fsn.core.keys import FileKey
 from fsn.core.sealing import fingerprint
 from fsn.core.tariff import storage_cost
@@ -48,8 +49,12 @@ class Writer(Protocol):
 class Sessions:
     """Uploads in steps. Every method raises NotFound for what is not the user's own."""
 
-    def __init__(self, db: Pool, admission: Admission, writer: Writer, *, deletions_due: Bell) -> None:
+    def __init__(
+        self, db: Pool, admission: Admission, writer: Writer, *, coordinator: PeerId, deletions_due: Bell
+    ) -> None:
         self._db = db
+        self._coordinator = coordinator
+        self._streaming: set[FileId] = set()
         self._admission = admission
         self._clock = admission.clock
         self._writer = writer
@@ -58,7 +63,7 @@ class Sessions:
     async def initiate(self, user: UserId, filename: str, size_bytes: int, replicas: int | None) -> Upload:
         """Begin an upload of `size_bytes`. Raises Invalid, TooLarge, TooFewNodes, InsufficientCredits; nothing is kept then."""
         upload = await self._admission.admit(user, filename, size_bytes, replicas)
-        await self.keep(upload)
+        await self._keep(upload, None)
         return upload
 
     async def put_chunk(self, user: UserId, upload_id: UploadId, index: int, data: bytes) -> Upload:
@@ -109,8 +114,12 @@ class Sessions:
         self._deletions_due.ring()
 
     async def expire(self, limit: int = 100) -> int:
-        """Drop uploads whose time is over; how many were dropped."""
-        due = await file_table.expired_uploads(self._db, self._clock(), limit)
+        """Drop uploads whose time is over, and those whose request is; how many were dropped. Requests under way have all the time they
+        take, whatever the clock on the wall says."""
+        late = await file_table.expired_uploads(self._db, self._clock(), limit)
+        lost = await file_table.streamed_uploads(self._db, self._coordinator)
+        # Looked at now, not before: a request is among these before it is in the catalogue.
+        due = [pair for pair in {*late, *lost} if pair[1] not in self._streaming]
         for user, file in due:
             async with self._db.transaction() as connection:
                 await self._drop(connection, user, file, "expired")
@@ -121,11 +130,16 @@ class Sessions:
 
     # -- for uploads that are one request, but too large to be recorded in one piece
 
-    async def keep(self, upload: Upload) -> None:
-        """Put a new upload into the catalogue."""
-        async with self._db.transaction() as connection:
-            await file_table.insert_file(connection, upload.file)
-            await file_table.insert_upload(connection, upload.id, upload.file, upload.expires_at)
+    @asynccontextmanager
+    async def streaming(self, upload: Upload) -> AsyncIterator[None]:
+        """Put a new upload into the catalogue. When the block ends it must be complete or dropped; one that could not be (the database
+        was away, this process was killed) is dropped by `expire`."""
+        self._streaming.add(upload.file.id)
+        try:
+            await self._keep(upload, self._coordinator)
+            yield
+        finally:
+            self._streaming.discard(upload.file.id)
 
     async def finish(self, upload: Upload, size_bytes: int) -> StoredFile:
         """Make the file ready with the size that came. Raises Conflict when it was dropped meanwhile."""
@@ -144,6 +158,11 @@ class Sessions:
         self._deletions_due.ring()
 
     # -- parts
+
+    async def _keep(self, upload: Upload, streamed_by: PeerId | None) -> None:
+        async with self._db.transaction() as connection:
+            await file_table.insert_file(connection, upload.file)
+            await file_table.insert_upload(connection, upload.id, upload.file, upload.expires_at, streamed_by)
 
     async def _locked(
         self, connection: TrioConnection, user: UserId, upload_id: UploadId

@@ -70,8 +70,7 @@ class StreamedUploads:
         if chunks.is_finished and not self._admission.cost(chunks.received, upload.file.pieces):
             _check_length(size_bytes, chunks.received)
             return await self._store_small(upload, head, chunks.received)
-        await self._sessions.keep(upload)
-        async with self._dropped_unless_done(upload):
+        async with self._sessions.streaming(upload), self._dropped_unless_done(upload):
             await self._store_large(upload, head, chunks)
             _check_length(size_bytes, chunks.received)
             return await self._sessions.finish(upload, chunks.received)

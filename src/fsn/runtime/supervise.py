@@ -1,5 +1,6 @@
 """Background workers: one step at a time, with back-off in place of a crash, and an end when failing goes on."""
 
+import math
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -9,7 +10,7 @@ import trio
 
 from fsn.core.errors import FsnError
 
-__all__ = ["Bell", "Rest", "Worker", "supervise"]
+__all__ = ["Bell", "Rest", "Worker", "backoff_seconds", "supervise"]
 
 log = structlog.get_logger()
 
@@ -70,7 +71,7 @@ async def supervise(worker: Worker, stopping: trio.Event) -> None:
             lasting += not _is_transient(error)
             if lasting == FAILURES_IN_A_ROW:
                 raise
-            backoff = min(FIRST_BACKOFF_SECONDS * 2 ** min(failures - 1, MOST_DOUBLINGS), LONGEST_BACKOFF_SECONDS)
+            backoff = backoff_seconds(failures)
             log.warning(
                 "worker_failed", worker=worker.name, failures=failures, retry_in_seconds=backoff, exc_info=error
             )
@@ -79,6 +80,11 @@ async def supervise(worker: Worker, stopping: trio.Event) -> None:
             await _rest(rest, stopping)
         else:
             await trio.lowlevel.checkpoint()
+
+
+def backoff_seconds(failures: int) -> float:
+    """The pause after so many failures in a row: 1, 2, 4 ... 60."""
+    return min(math.ldexp(FIRST_BACKOFF_SECONDS, min(failures - 1, MOST_DOUBLINGS)), LONGEST_BACKOFF_SECONDS)
 
 
 def _is_transient(error: Exception) -> bool:

@@ -7,7 +7,7 @@ from typing import LiteralString
 from fsn.coord.catalog import StoredFile, UploadState
 from fsn.coord.database.driver import TrioConnection
 from fsn.coord.database.pool import Pool
-from fsn.core.ids import FileId, UploadId, UserId
+from fsn.core.ids import FileId, PeerId, UploadId, UserId
 
 __all__ = [
     "expired_uploads",
@@ -19,6 +19,7 @@ __all__ = [
     "lock_upload",
     "mark_ready",
     "set_upload_state",
+    "streamed_uploads",
     "upload_of_user",
 ]
 
@@ -40,11 +41,13 @@ async def insert_file(db: TrioConnection, file: StoredFile) -> None:
     )  # fmt: skip
 
 
-async def insert_upload(db: TrioConnection, upload: UploadId, file: StoredFile, expires_at: datetime) -> None:
-    """Add the open upload of `file`."""
+async def insert_upload(
+    db: TrioConnection, upload: UploadId, file: StoredFile, expires_at: datetime, streamed_by: PeerId | None = None
+) -> None:
+    """Add the open upload of `file`; `streamed_by` is the coordinator that reads it, when it is one request."""
     await db.execute(
-        "insert into uploads (id, file_id, user_id, created_at, expires_at) values (%s, %s, %s, %s, %s)",
-        [upload, file.id, file.user_id, file.created_at, expires_at],
+        "insert into uploads (id, file_id, user_id, created_at, expires_at, streamed_by) values (%s, %s, %s, %s, %s, %s)",
+        [upload, file.id, file.user_id, file.created_at, expires_at, streamed_by],
     )
 
 
@@ -125,3 +128,9 @@ async def expired_uploads(db: Pool, now: datetime, limit: int) -> Sequence[tuple
     """Open uploads whose time is over."""
     sql = "select user_id, file_id from uploads where state = 'open' and expires_at <= %s order by expires_at limit %s"
     return [(UserId(user), FileId(file)) for user, file in await db.fetch_all(sql, [now, limit])]
+
+
+async def streamed_uploads(db: Pool, coordinator: PeerId) -> Sequence[tuple[UserId, FileId]]:
+    """Open uploads that are requests to `coordinator`, or were when it died."""
+    sql = "select user_id, file_id from uploads where state = 'open' and streamed_by = %s"
+    return [(UserId(user), FileId(file)) for user, file in await db.fetch_all(sql, [coordinator])]

@@ -1,7 +1,7 @@
 """Storage nodes in the catalogue, and the replicas that they should forget."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import LiteralString
 
 import attrs
@@ -136,12 +136,18 @@ async def record_sightings(db: Pool, sightings: Sequence[Sighting]) -> None:
     )  # fmt: skip
 
 
-async def due_deletions(db: Pool, nodes: Sequence[NodeId], now: datetime, limit: int) -> Sequence[DueDeletion]:
-    """Up to `limit` replicas that the nodes given should forget now; never one that is part of a chunk."""
-    sql = """select replica_id, node_id from replica_deletions d where node_id = any (%s::uuid[]) and next_try_at <= %s
+async def due_deletions(
+    db: Pool, nodes: Sequence[NodeId], now: datetime, longest_pause: timedelta, limit: int
+) -> Sequence[DueDeletion]:
+    """Up to `limit` replicas that the nodes given should forget now; never one that is part of a chunk.
+
+    One that is due later than any pause lasts was queued when the clock was ahead: it is due now.
+    """
+    sql = """select replica_id, node_id from replica_deletions d where node_id = any (%s::uuid[])
+                 and (next_try_at <= %s or next_try_at > %s)
                  and not exists (select 1 from replicas r where r.id = d.replica_id)
              order by node_id, next_try_at limit %s"""
-    rows = await db.fetch_all(sql, [list(nodes), now, limit])
+    rows = await db.fetch_all(sql, [list(nodes), now, now + longest_pause, limit])
     return [DueDeletion(ReplicaId(replica), NodeId(node)) for replica, node in rows]
 
 

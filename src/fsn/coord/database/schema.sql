@@ -170,6 +170,7 @@ create table uploads (
     state upload_state not null default 'open'::upload_state,
     created_at timestamp with time zone not null,
     expires_at timestamp with time zone not null,
+    streamed_by text,
     constraint uploads_pkey PRIMARY KEY (id),
     constraint uploads_file_id_key UNIQUE (file_id),
     constraint uploads_file_id_fkey FOREIGN KEY (file_id) REFERENCES files(id),
@@ -199,6 +200,8 @@ CREATE INDEX replicas_of_node ON public.replicas USING btree (node_id);
 CREATE INDEX replicas_of_slot ON public.replicas USING btree (slot);
 
 CREATE INDEX uploads_open ON public.uploads USING btree (expires_at) WHERE (state = 'open'::upload_state);
+
+CREATE INDEX uploads_streamed ON public.uploads USING btree (streamed_by) WHERE ((state = 'open'::upload_state) AND (streamed_by IS NOT NULL));
 
 CREATE UNIQUE INDEX users_email ON public.users USING btree (lower(email));
 

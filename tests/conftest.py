@@ -1,18 +1,21 @@
 """Fixtures for everybody: a real PostgreSQL for the session, a fresh migrated database for each test, and an end to each hang."""
 
 import faulthandler
+import functools
+import inspect
 import itertools
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
 import pytest
 import structlog
+import trio
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
@@ -20,6 +23,10 @@ from fsn.coord.database.embedded import EmbeddedPostgres
 from fsn.coord.database.migrate import migrate
 from fsn.coord.database.pool import Pool, PoolConfig, open_pool
 
+TEST_SECONDS = 60
+SLOW_TEST_SECONDS = 600
+VIRTUAL_SECONDS = 30 * 24 * 3600
+"""Under a virtual clock a test that hangs jumps there at once."""
 HANG_SECONDS = 120
 SLOW_HANG_SECONDS = 900
 # Tests do not outlive a power cut. With these, a database from the template takes 60-190 ms instead of 145-490.
@@ -36,6 +43,34 @@ def _end_of_hangs(request: pytest.FixtureRequest) -> Iterator[None]:
     faulthandler.dump_traceback_later(seconds, exit=True, file=_real_stderr)
     yield
     faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every async test has a deadline of its own. (An autouse fixture around it would end before the test: pytest-trio waits only for who
+    names it as an argument.)"""
+    for item in items:
+        if (
+            isinstance(item, pytest.Function)
+            and inspect.iscoroutinefunction(item.obj)
+            and not hasattr(item.obj, "hypothesis")
+        ):
+            item.obj = _bounded(item.obj, _seconds_of(item))
+
+
+def _seconds_of(item: pytest.Function) -> float:
+    if {"autojump_clock", "mock_clock"} & set(item.fixturenames):
+        return VIRTUAL_SECONDS
+    return SLOW_TEST_SECONDS if item.get_closest_marker("slow") else TEST_SECONDS
+
+
+def _bounded(test: Callable[..., Awaitable[None]], seconds: float) -> Callable[..., Awaitable[None]]:
+    @functools.wraps(test)
+    async def run(*arguments: object, **fixtures: object) -> None:
+        with trio.fail_after(seconds):
+            await test(*arguments, **fixtures)
+
+    return run
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Fixtures for faults: every async test is bounded in time, and a quick folder for what is opened a thousand times."""
+"""Fixtures for faults: an API with nodes behind it, and a quick folder for what is opened a thousand times."""
 
 import shutil
 import tempfile
@@ -6,23 +6,11 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-import trio
 
 from fsn.coord.database.pool import Pool
 from tests.coord.network import open_network
 from tests.faults.network import IMPATIENT
 from tests.web.api.conftest import Api, open_api
-
-TEST_SECONDS = 40
-SLOW_SECONDS = 600
-
-
-@pytest.fixture(autouse=True)
-async def bounded(request: pytest.FixtureRequest) -> AsyncIterator[None]:
-    """No async test of this folder takes longer; when the scope ends, pytest-trio cancels the test."""
-    is_slow = request.node.get_closest_marker("slow") is not None
-    with trio.fail_after(SLOW_SECONDS if is_slow else TEST_SECONDS):
-        yield
 
 
 @pytest.fixture

@@ -83,6 +83,28 @@ async def test_a_peer_joins_once() -> None:
                 pass
 
 
+async def test_a_killed_peer_that_leaves_late_takes_nobody_along() -> None:
+    """The same peer may join again before what was killed has left."""
+    network, leave, has_left = MemoryNetwork(), trio.Event(), trio.Event()
+    a, b = Identity.generate().peer, Identity.generate().peer
+
+    async def live(task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        async with network.open_transport(b):
+            task_status.started()
+            await leave.wait()
+        has_left.set()
+
+    with trio.fail_after(5):
+        async with network.open_transport(a) as at_a, trio.open_nursery() as nursery:
+            await nursery.start(live)
+            network.kill(b)
+            async with network.open_transport(b) as again:
+                leave.set()
+                await has_left.wait()
+                await at_a.connect(b, again.addresses)
+                assert at_a.is_connected(b)
+
+
 async def test_leaving_breaks_streams() -> None:
     """Leaving `open_transport` ends its handlers and breaks its streams at the other end."""
     with trio.fail_after(5):

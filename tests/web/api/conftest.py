@@ -14,7 +14,6 @@ from fsn.web.config import HttpConfig
 from fsn.web.server import serve_http
 from tests.coord.network import CONFIG, Network, open_network
 
-TEST_SECONDS = 30
 Json = dict[str, object]
 
 
@@ -33,12 +32,6 @@ class Api:
         token = (await self.http.post("/api/v1/auth/login", json=body)).json()["token"]
         client = httpx.AsyncClient(base_url=self.http.base_url, headers={"Authorization": f"Bearer {token}"})
         return await self._clients.enter_async_context(client)
-
-
-@pytest.fixture(autouse=True)
-async def _bounded() -> AsyncIterator[None]:
-    with trio.fail_after(TEST_SECONDS):
-        yield
 
 
 @pytest.fixture

@@ -35,11 +35,12 @@ class MemoryNetwork:
             raise ConfigError(f"{peer} is in this network already")
         with sole_error():
             async with trio.open_nursery() as nursery:
-                self._transports[peer] = MemoryTransport(self, peer, nursery)
+                self._transports[peer] = transport = MemoryTransport(self, peer, nursery)
                 try:
-                    yield self._transports[peer]
+                    yield transport
                 finally:
-                    self.kill(peer)
+                    if self._transports.get(peer) is transport:  # killed, it may have been followed by another one
+                        self.kill(peer)
                     nursery.cancel_scope.cancel()
 
     def cut(self, a: PeerId, b: PeerId) -> None:

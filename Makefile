@@ -3,6 +3,7 @@
 #   make demo        a whole network on this machine: upload, kill a node, download, compare  (ARGS="--keep FILE ...")
 #   make test        everything CI checks: format, lint, types, import contracts, tests
 #   make test-all    the same, with the tests that take longer
+#   make fuzz        the fuzz tests with far more examples, new ones in every run  (FUZZ_EXAMPLES=5000 ARGS="-k yamux")
 #   make lint        format, lint, types, import contracts
 #   make format      mend the format and what lint can mend
 #   make bench       the benchmarks: they print ratios and CPU seconds, and are never part of the tests
@@ -14,9 +15,10 @@
 
 BIN := .venv/bin
 ARGS ?=
+FUZZ_EXAMPLES ?= 5000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format bench scenarios docs proto schema clean
+.PHONY: help setup demo test test-all fuzz lint format bench scenarios docs proto schema clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -34,6 +36,9 @@ test: lint
 
 test-all: lint
 	$(BIN)/pytest $(ARGS)
+
+fuzz: setup
+	FSN_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/pytest -m fuzz --hypothesis-profile=fuzz $(ARGS)
 
 lint: setup
 	$(BIN)/ruff format --check .

@@ -16,6 +16,7 @@ import psycopg
 import pytest
 import structlog
 import trio
+from hypothesis import settings
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
@@ -29,8 +30,16 @@ VIRTUAL_SECONDS = 30 * 24 * 3600
 """Under a virtual clock a test that hangs jumps there at once."""
 HANG_SECONDS = 120
 SLOW_HANG_SECONDS = 900
+FUZZ_HANG_SECONDS = 3600
 # Tests do not outlive a power cut. With these, a database from the template takes 60-190 ms instead of 145-490.
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "autovacuum": "off"}
+
+# The default run has the same examples in every run, so that a failure on one machine is a failure on all.
+settings.register_profile("repeatable", derandomize=True, deadline=None, database=None, max_examples=60)
+settings.register_profile(
+    "fuzz", deadline=None, max_examples=int(os.environ.get("FSN_FUZZ_EXAMPLES", "5000")), print_blob=True
+)
+settings.load_profile("repeatable")
 
 _numbers = itertools.count()
 _real_stderr = os.dup(sys.__stderr__.fileno() if sys.__stderr__ else 2)
@@ -40,6 +49,8 @@ _real_stderr = os.dup(sys.__stderr__.fileno() if sys.__stderr__ else 2)
 def _end_of_hangs(request: pytest.FixtureRequest) -> Iterator[None]:
     """The last resort, should a test's own deadline fail: print all stacks and end the process."""
     seconds = SLOW_HANG_SECONDS if request.node.get_closest_marker("slow") else HANG_SECONDS
+    if settings.get_current_profile_name() == "fuzz":
+        seconds = FUZZ_HANG_SECONDS
     faulthandler.dump_traceback_later(seconds, exit=True, file=_real_stderr)
     yield
     faulthandler.cancel_dump_traceback_later()
@@ -61,6 +72,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _seconds_of(item: pytest.Function) -> float:
     if {"autojump_clock", "mock_clock"} & set(item.fixturenames):
         return VIRTUAL_SECONDS
+    if settings.get_current_profile_name() == "fuzz":
+        return FUZZ_HANG_SECONDS
     return SLOW_TEST_SECONDS if item.get_closest_marker("slow") else TEST_SECONDS
 
 
@@ -78,6 +91,12 @@ def _fresh_logs() -> Iterator[None]:
     """What a command line that ran in this process set up for its logs must not silence the next test's."""
     yield
     structlog.reset_defaults()
+
+
+@pytest.fixture(scope="session")
+def fuzz_rounds() -> int:
+    """How many rounds a fuzz test makes that draws its chances itself: few in the default run, FSN_FUZZ_EXAMPLES under `make fuzz`."""
+    return settings().max_examples
 
 
 @pytest.fixture(scope="session")

@@ -116,6 +116,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
 )
 
 
+@pytest.mark.fuzz
 @given(st.integers(0, 2**64 - 1), messages, st.integers(0, 2**32 - 1))
 def test_a_message_comes_back(request_id: int, message: Message, deadline_ms: int) -> None:
     """Decoding an encoded message gives the same message, whatever it holds; protobuf agrees about its bytes."""
@@ -184,12 +185,13 @@ def test_a_cut_frame_is_a_violation_or_another_message(envelope: Envelope) -> No
             continue
 
 
+@pytest.mark.fuzz
 @given(messages, st.data())
 def test_a_damaged_frame_is_a_violation_or_another_message(message: Message, data: st.DataObject) -> None:
-    """Any bytes changed anywhere, decoding gives a well-formed message or ProtocolViolation."""
+    """Any bytes changed, taken out or put in anywhere, decoding gives a well-formed message or ProtocolViolation."""
     content = bytearray(payload(encode(1, message)))
     for position in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=4)):
-        content[position] = data.draw(st.integers(0, 255))
+        content[position : position + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
     try:
         decoded = decode(content)
     except ProtocolViolation:
@@ -197,6 +199,20 @@ def test_a_damaged_frame_is_a_violation_or_another_message(message: Message, dat
     encoded(decoded)  # what was let in could be sent on
 
 
+@pytest.mark.fuzz
+@given(messages, messages, st.data())
+def test_parts_of_two_frames_are_a_violation_or_a_message(one: Message, other: Message, data: st.DataObject) -> None:
+    """The beginning of one frame and the end of another give a well-formed message or ProtocolViolation."""
+    first, second = payload(encode(1, one)), payload(encode(2, other))
+    content = first[: data.draw(st.integers(0, len(first)))] + second[data.draw(st.integers(0, len(second))) :]
+    try:
+        decoded = decode(content)
+    except ProtocolViolation:
+        return
+    encoded(decoded)
+
+
+@pytest.mark.fuzz
 @given(st.binary(max_size=200))
 def test_noise_is_a_violation(noise: bytes) -> None:
     """Random bytes never raise anything but ProtocolViolation."""

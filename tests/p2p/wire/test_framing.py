@@ -29,6 +29,7 @@ def test_no_header_for_an_impossible_frame(size_bytes: int) -> None:
         encode_frame_header(size_bytes)
 
 
+@pytest.mark.fuzz
 @given(st.lists(st.binary(min_size=1, max_size=9000), max_size=5), st.lists(st.integers(1, 6000), min_size=1))
 def test_frames_survive_any_cutting(payloads: list[bytes], steps: list[int]) -> None:
     """However a stream is cut into pieces, the same frames come out, in order."""
@@ -77,6 +78,7 @@ def test_a_bad_length_is_refused(header: str, reason: str, piece_bytes: int) -> 
             decoder.feed(stream[start : start + piece_bytes])
 
 
+@pytest.mark.fuzz
 @given(st.binary(max_size=300))
 def test_noise_makes_frames_or_a_violation(noise: bytes) -> None:
     """Whatever arrives, nothing but frames and ProtocolViolation comes out."""

@@ -1,8 +1,11 @@
 """What every transport promises, as one set of tests. A subclass names the two transports it runs on."""
 
 import hashlib
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, suppress
+import itertools
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from random import Random
+from typing import Literal
 
 import attrs
 import pytest
@@ -16,6 +19,8 @@ ECHO = "/test/echo/1"
 SINK = "/test/sink/1"
 HOLD = "/test/hold/1"
 BULK = 8 * 1024 * 1024
+When = Literal["while it waits", "as it wakes"]
+WHEN = pytest.mark.parametrize("when", ["while it waits", "as it wakes"])
 
 
 @attrs.frozen
@@ -76,6 +81,61 @@ async def stream_pair(pair: Pair) -> tuple[Stream, Stream]:
     handed = Handed(pair.b, HOLD)
     ours = await pair.a.open_stream(pair.b.peer, HOLD)
     return ours, await handed.stream()
+
+
+@attrs.define(eq=False)
+class Step:
+    """The n-th time that a task waits: a place to cancel it at, the same in every run, other than a time."""
+
+    number: int
+    was_reached: bool = False
+
+    @contextmanager
+    def cancelled(self, when: When) -> Iterator[trio.CancelScope]:
+        """A scope that is cancelled at this step in it: when the task has begun to wait, or when it was woken and has not run yet."""
+        with trio.CancelScope() as scope:
+            watching = _Watching(trio.lowlevel.current_task(), scope, self, when)
+            trio.lowlevel.add_instrument(watching)
+            try:
+                yield scope
+            finally:
+                trio.lowlevel.remove_instrument(watching)
+
+
+@attrs.define(eq=False)
+class _Watching(trio.abc.Instrument):
+    task: trio.lowlevel.Task
+    scope: trio.CancelScope
+    step: Step
+    when: When
+    _taken: int = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task is self.task and self.when == "as it wakes":
+            self._count()
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task is self.task and self.when == "while it waits":
+            self._count()
+
+    def _count(self) -> None:
+        self._taken += 1
+        if self._taken == self.step.number:
+            self.step.was_reached = True
+            self.scope.cancel()
+
+
+def each_step(at_most: int = 200) -> Iterator[Step]:
+    """Steps 1, 2, 3 ... until one is not reached, for what was to be cancelled there was over before; or until there were enough."""
+    for number in range(1, at_most + 1):
+        yield (step := Step(number))
+        if not step.was_reached:
+            return
+
+
+def noise(size: int) -> bytes:
+    """Bytes in which no two places look alike, the same in every run."""
+    return Random(size).randbytes(size)
 
 
 class TransportContract:
@@ -226,6 +286,78 @@ class TransportContract:
                 assert await receive_exactly(other, 10) == b"still here"
                 await assert_echoes(pair.a, pair.b)
 
+    @WHEN
+    async def test_a_reader_cancelled_at_any_step_loses_nothing(self, open_pair: OpenPair, when: When) -> None:
+        """Wherever a reader of bulk data is cancelled, the next one goes on with the very next byte."""
+        with trio.fail_after(60):
+            async with open_pair() as pair:
+                ours, theirs = await stream_pair(pair)
+                data, got = noise(BULK // 4), bytearray()
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(send_and_end, theirs, data)
+                    for number in itertools.cycle(range(1, 24)):
+                        with Step(number).cancelled(when) as scope:
+                            while more := await ours.receive_some(5_003):
+                                got += more
+                        if not scope.cancelled_caught:
+                            break
+                assert got == data
+
+    @WHEN
+    async def test_a_sender_cancelled_at_any_step_harms_only_its_stream(self, open_pair: OpenPair, when: When) -> None:
+        """Wherever a sender is cancelled under load, its peer gets a beginning of what it sent; all other streams are whole."""
+        with trio.fail_after(60):
+            async with open_pair() as pair:
+                pair.b.serve(ECHO, echo)
+                handed = Handed(pair.b, HOLD)
+                await pair.connect()
+                data = noise(BULK // 4)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(assert_echoes, pair.a, pair.b, noise(BULK))
+                    for step in each_step():
+                        victim = await pair.a.open_stream(pair.b.peer, HOLD)
+                        theirs = await handed.stream()
+                        nursery.start_soon(expect_beginning, theirs, data)
+                        with step.cancelled(when):
+                            await victim.send_all(data)
+                            await victim.wait_send_all_might_not_block()
+                        await victim.aclose()
+                await assert_echoes(pair.a, pair.b)
+
+    @WHEN
+    async def test_opening_cancelled_at_any_step_leaves_nothing(self, open_pair: OpenPair, when: When) -> None:
+        """Wherever the opening, ending or closing of a stream is cancelled, no stream stays behind at the peer."""
+        with trio.fail_after(60):
+            async with open_pair() as pair:
+                served = Served(pair.b, HOLD)
+                pair.b.serve(ECHO, echo)
+                await pair.connect()
+                for step in each_step():
+                    with step.cancelled(when):
+                        stream = await pair.a.open_stream(pair.b.peer, HOLD)
+                        try:
+                            await stream.send_eof()
+                        finally:
+                            await stream.aclose()
+                await assert_echoes(pair.a, pair.b)
+                await served.wait_none()
+
+    @WHEN
+    async def test_connecting_cancelled_at_any_step_leaves_the_peer_reachable(
+        self, open_pair: OpenPair, when: When
+    ) -> None:
+        """Wherever a dial is cancelled, a later one succeeds, and the peer believes in no connection that is not there."""
+        with trio.fail_after(60):
+            async with open_pair() as pair:
+                pair.b.serve(ECHO, echo)
+                for step in each_step():
+                    with step.cancelled(when):
+                        await pair.connect()
+                    await pair.a.disconnect(pair.b.peer)
+                await pair.b.wait_disconnected(pair.a.peer)
+                await pair.connect()
+                await assert_echoes(pair.a, pair.b)
+
     async def test_a_slow_reader_makes_its_sender_wait(self, open_pair: OpenPair) -> None:
         """A sender is held back by its own reader, other streams are not, and nothing is lost when the reader goes on."""
         with trio.fail_after(30):
@@ -260,6 +392,43 @@ class TransportContract:
                     for number in range(10):
                         for here, there in ((pair.a, pair.b), (pair.b, pair.a)):
                             nursery.start_soon(assert_echoes, here, there, bytes([number]) * 700_001)
+
+    async def test_a_reader_that_never_reads_costs_a_few_mebibytes(self, open_pair: OpenPair) -> None:
+        """What a sender gets rid of without a reader is bounded by the stream's window and the queues."""
+        with trio.fail_after(20):
+            async with open_pair() as pair:
+                ours, _ = await stream_pair(pair)
+                assert await clog(ours) <= 16 * 1024 * 1024
+
+    async def test_many_streams_at_once(self, open_pair: OpenPair) -> None:
+        """Sixty streams that open at the same moment are all served, each with its own bytes."""
+        with trio.fail_after(30):
+            async with open_pair() as pair:
+                pair.b.serve(ECHO, echo)
+                await pair.connect()
+                async with trio.open_nursery() as nursery:
+                    for number in range(60):
+                        nursery.start_soon(assert_echoes, pair.a, pair.b, noise(1000 + number))
+
+    async def test_the_end_of_a_peer_cuts_what_is_under_way(self, open_pair: OpenPair) -> None:
+        """When a peer ends in the middle of bulk data, its reader gets a beginning of it, then a break, never an end."""
+        with trio.fail_after(20):
+            async with open_pair() as pair:
+                ours, theirs = await stream_pair(pair)
+                data, got = noise(BULK), bytearray()
+
+                async def send_while_it_lives() -> None:
+                    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                        await theirs.send_all(data)
+
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(send_while_it_lives)
+                    nursery.start_soon(expect_broken_send, ours, data)
+                    while len(got) < BULK // 4:
+                        got += await ours.receive_some()
+                    await pair.kill_b()
+                    got += await receive_until_broken(ours)
+                assert data.startswith(got)
 
     async def test_the_end_of_a_peer_is_noticed(self, open_pair: OpenPair) -> None:
         """When the peer is gone its connection is not believed alive any more, and its streams are broken."""
@@ -422,12 +591,68 @@ async def wait_connected(here: Transport, there: Transport) -> None:
         await trio.sleep(0.005)
 
 
-async def clog(stream: trio.abc.SendStream) -> None:
-    """Send until nothing goes any more: nothing at all happens for 20 ms, however slow the machine is."""
+class Served:
+    """A handler that reads its streams to their end, whichever way, and counts those that it still has."""
+
+    def __init__(self, transport: Transport, protocol: str) -> None:
+        self._open = 0
+        transport.serve(protocol, self._handle)
+
+    async def _handle(self, stream: Stream) -> None:
+        self._open += 1
+        try:
+            await receive_all(stream)
+        finally:
+            self._open -= 1
+
+    async def wait_none(self) -> None:
+        """Return when no stream is open; those that were never handed over do not count."""
+        while self._open:  # noqa: ASYNC110 - an event would have to be made anew for each stream
+            await trio.sleep(0.005)
+
+
+async def send_and_end(stream: Stream, data: bytes) -> None:
+    """Send all, and say that it was all."""
+    await stream.send_all(data)
+    await stream.send_eof()
+
+
+async def expect_broken_send(stream: Stream, data: bytes) -> None:
+    """Sending must fail, and not because of us."""
+    with pytest.raises(trio.BrokenResourceError):
+        await stream.send_all(data)
+        await send_for_ever(stream)
+
+
+async def expect_beginning(stream: Stream, data: bytes) -> None:
+    """What comes before the break must be what `data` begins with."""
+    assert data.startswith(await receive_until_broken(stream))
+
+
+async def receive_until_broken(stream: Stream) -> bytes:
+    """What comes before the break, which must come."""
+    got = bytearray()
+    with pytest.raises(trio.BrokenResourceError):
+        while more := await stream.receive_some():
+            got += more
+    return bytes(got)
+
+
+async def clog(stream: trio.abc.SendStream) -> int:
+    """Send until nothing moves any more; the result is how many bytes went, give or take one piece of 256 KiB."""
+    sent = 0
+
+    async def send() -> None:
+        nonlocal sent
+        while True:
+            await stream.send_all(bytes(256 * 1024))
+            sent += 256 * 1024
+
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(send_for_ever, stream, 256 * 1024)
-        await trio.testing.wait_all_tasks_blocked(0.02)
+        nursery.start_soon(send)
+        await trio.testing.wait_all_tasks_blocked(0.02)  # a time without progress would be a busy machine's, too
         nursery.cancel_scope.cancel()
+    return sent
 
 
 async def assert_echoes(here: Transport, there: Transport, data: bytes = b"ping") -> None:

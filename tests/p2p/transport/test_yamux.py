@@ -1,7 +1,8 @@
 """Our Yamux over memory: keep-alive, flow control and what a hostile peer may not do."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+import tracemalloc
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 
 import attrs
 import pytest
@@ -89,6 +90,18 @@ def data(stream: int, payload: bytes, flags: int = 0) -> bytes:
     return pack_header(DATA, flags, stream, len(payload)) + payload
 
 
+@contextmanager
+def memory_growth(*, at_most: int) -> Iterator[None]:
+    """Fail when what is allocated in the block and still there at its end is more than that."""
+    tracemalloc.start()
+    try:
+        yield
+        growth, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert growth <= at_most
+
+
 async def test_a_ping_is_answered() -> None:
     """A ping comes back with its number."""
     with trio.fail_after(5):
@@ -152,6 +165,54 @@ async def test_tiny_frames_cost_no_more_than_their_bytes() -> None:
             await trio.testing.wait_all_tasks_blocked()
             assert len(stream._received) < 10
             assert b"".join([piece async for piece in stream]) == b"x" * 100_000
+
+
+async def test_a_kept_piece_keeps_nothing_else() -> None:
+    """Bytes for a reader are held without the rest of the message that they came in, whatever else the peer put there."""
+    useless = data(999, bytes(60_000))
+    with trio.fail_after(20):
+        async with open_peer() as peer:
+            await peer.send(syn(1))
+            stream = await peer.connection.accept_stream()
+            with memory_growth(at_most=2_000_000):
+                for number in range(200):
+                    await peer.send(data(1, bytes([number]) * 1100) + useless)
+                await trio.testing.wait_all_tasks_blocked()
+            assert await stream.receive_some(300_000) == b"".join(bytes([number]) * 1100 for number in range(200))
+
+
+async def test_what_a_reset_leaves_unread_still_counts() -> None:
+    """Streams that the peer filled and reset count as open until their bytes are read or dropped, in number and in memory."""
+    with trio.fail_after(20):
+        async with open_peer() as peer:
+            streams, refused = [], 0
+            for number in range(1, 2 * yamux.MAX_STREAMS + 41, 2):
+                await peer.send(syn(number) + data(number, b"unread") + pack_header(WINDOW_UPDATE, RST, number, 0))
+                if (await peer.header()).flags == ACK:
+                    streams.append(await peer.connection.accept_stream())
+                else:
+                    refused += 1
+            assert (len(streams), refused) == (yamux.MAX_STREAMS, 20)
+            assert await streams[0].receive_some() == b"unread"
+            await streams[1].aclose()
+            await peer.send(*[syn(number) for number in (1001, 1003, 1005)])
+            answers = [await peer.header() for _ in range(3)]
+            assert [answer.flags for answer in answers] == [ACK, ACK, RST]
+            assert sum(answer.length for answer in answers) == 2 * (yamux.WINDOW_BYTES - INITIAL_WINDOW_BYTES)
+
+
+async def test_a_number_used_again_is_another_stream() -> None:
+    """A peer may use the number of a stream that it has reset: what is left of the old one is not mixed up with the new one."""
+    with trio.fail_after(5):
+        async with open_peer() as peer:
+            await peer.send(syn(1), data(1, b"old"), pack_header(WINDOW_UPDATE, RST, 1, 0))
+            await peer.send(syn(1))
+            old, new = await peer.connection.accept_stream(), await peer.connection.accept_stream()
+            assert await old.receive_some() == b"old"
+            await old.aclose()
+            await peer.send(data(1, b"new", FIN))
+            assert await new.receive_some() == b"new"
+            assert await new.receive_some() == b""
 
 
 async def test_the_receive_windows_of_a_connection_have_a_sum() -> None:

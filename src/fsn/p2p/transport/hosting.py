@@ -14,7 +14,6 @@ from libp2p.abc import IHost, INetStream
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as create_new_noise_key_pair
 from libp2p.custom_types import TProtocol
-from libp2p.io.trio import TrioTCPStream
 from libp2p.network.config import ConnectionConfig
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.stream.net_stream import NetStream
@@ -26,7 +25,7 @@ from fsn.core.errors import Invalid
 from fsn.core.ids import PeerId
 from fsn.p2p.config import P2pConfig
 from fsn.p2p.transport.hardening import check_library, harden, swarm_of
-from fsn.p2p.transport.upgrading import MuxedConnection, MuxedStream, Muxer, NoiseUpgrade
+from fsn.p2p.transport.upgrading import MuxedConnection, MuxedStream, Muxer, NoiseUpgrade, RawStream
 from fsn.p2p.transport.yamux_stream import YamuxStream
 from fsn.runtime.identity import Identity
 
@@ -133,13 +132,13 @@ class Host:
         Called by our own listener, past py-libp2p's, which keeps a slot of 250 for each connection until the host ends (defect
         B3): after 250 inbound connections in its life it takes no more.
         """
-        muxed = await self._swarm.upgrade_inbound_raw_conn(RawConnection(TrioTCPStream(stream), False), self._listening)
+        muxed = await self._swarm.upgrade_inbound_raw_conn(RawConnection(RawStream(stream), False), self._listening)
         assert isinstance(muxed, MuxedConnection)
         return muxed
 
     async def upgrade_outbound(self, stream: trio.SocketStream, peer_id: ID) -> None:
         """Secure and multiplex a dialled socket, if that peer is at its other end. May raise anything; has no deadline."""
-        await self._swarm.upgrade_outbound_raw_conn(RawConnection(TrioTCPStream(stream), True), peer_id)
+        await self._swarm.upgrade_outbound_raw_conn(RawConnection(RawStream(stream), True), peer_id)
 
 
 @functools.lru_cache(maxsize=10_000)

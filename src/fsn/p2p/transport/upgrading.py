@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 import trio
 from libp2p.abc import IMuxedConn, IMuxedStream, IRawConnection, ISecureConn
@@ -32,7 +32,18 @@ from fsn.p2p.transport.noise import MAX_PLAINTEXT_BYTES, CipherState, NoiseSessi
 from fsn.p2p.transport.yamux import YamuxConnection
 from fsn.p2p.transport.yamux_stream import YamuxStream
 
-__all__ = ["MuxedConnection", "MuxedStream", "Muxer", "NoiseUpgrade", "SecuredConnection"]
+__all__ = ["MuxedConnection", "MuxedStream", "Muxer", "NoiseUpgrade", "RawStream", "SecuredConnection"]
+
+_MAX_READ_BYTES: Final = 65_535
+"""What py-libp2p may ask for at once: a Noise message. More is a stranger's word for the length of a line (defect B18)."""
+
+
+class RawStream(TrioTCPStream):
+    """A TCP connection as py-libp2p sees it until the handshake is over."""
+
+    async def read(self, n: int | None = None) -> bytes:
+        _check_wanted(n)
+        return await super().read(n)
 
 
 class NoiseUpgrade(NoiseTransport):
@@ -67,6 +78,7 @@ class SecuredConnection(BaseSession):
 
     async def read(self, n: int | None = None) -> bytes:
         """Exactly `n` bytes (py-libp2p's contract for secure sessions); fewer only at the end. Without `n`, one message."""
+        _check_wanted(n)
         if n is None or n < 0:
             return await self._next_message()
         data = b""
@@ -206,6 +218,7 @@ class MuxedStream(IMuxedStream):
         self.muxed_conn: MuxedConnection = connection
 
     async def read(self, n: int | None = None) -> bytes:
+        _check_wanted(n)
         if n == 0:
             return b""
         try:
@@ -245,6 +258,11 @@ class MuxedStream(IMuxedStream):
         self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
     ) -> None:
         await self.close()
+
+
+def _check_wanted(size: int | None) -> None:
+    if size is not None and size > _MAX_READ_BYTES:
+        raise IOException(f"at most {_MAX_READ_BYTES} bytes may be announced here; got {size}")
 
 
 def _session_after(handshaken: SecureSession, stream: trio.SocketStream) -> NoiseSession:

@@ -39,6 +39,7 @@ WINDOW_BYTES: Final = 4 * 1024 * 1024
 MAX_RECEIVE_BYTES: Final = 64 * 1024 * 1024
 """Windows beyond the initial 256 KiB that all streams of a connection share; when it is spent, a new stream keeps the 256 KiB."""
 MAX_STREAMS: Final = 256
+"""Streams of a connection at a time, those of both sides together; one that ended counts until its bytes are read."""
 BACKLOG: Final = 64
 """Inbound streams that nobody has accepted yet; those beyond it are reset."""
 PING_EVERY_SECONDS: Final = 15.0
@@ -72,6 +73,7 @@ class YamuxConnection:
         self.round_trip_seconds: float | None = None
         self._session = session
         self._streams: dict[int, YamuxStream] = {}
+        self._counted: set[YamuxStream] = set()  # those, and others that hold bytes which nobody has read
         self._next_id = 1 if is_initiator else 2
         self._receive_bytes_left = MAX_RECEIVE_BYTES
         self._parser = FrameParser()
@@ -105,7 +107,7 @@ class YamuxConnection:
         await trio.lowlevel.checkpoint()
         if not self.is_open:
             raise Unreachable(f"the connection to {self.peer} is closed")
-        if len(self._streams) >= MAX_STREAMS:
+        if len(self._counted) >= MAX_STREAMS:
             raise Unreachable(f"{MAX_STREAMS} streams are open to {self.peer} already")
         stream = self._new_stream(self._next_id)
         self._next_id += 2
@@ -135,8 +137,14 @@ class YamuxConnection:
         await self.closed.wait()
 
     def forget(self, stream: YamuxStream) -> None:
-        """Called by the stream when its end is known to both sides; again is harmless."""
-        if self._streams.pop(stream.stream_id, None) is not None:
+        """Called by the stream when its end is known to both sides, and again when its last byte is read or dropped.
+
+        Until then it counts: else a peer that fills streams and resets them, one after the other, has us hold any number of them.
+        """
+        if self._streams.get(stream.stream_id) is stream:
+            del self._streams[stream.stream_id]
+        if stream in self._counted and not stream.has_unread:
+            self._counted.discard(stream)
             self._receive_bytes_left += stream.window_bytes - INITIAL_WINDOW_BYTES
 
     # --- running
@@ -202,7 +210,7 @@ class YamuxConnection:
             if isinstance(item, Header):
                 self._on_header(item)
             else:
-                self._on_payload(item)
+                self._on_payload(item, len(message))
 
     def _on_header(self, header: Header) -> None:
         if header.kind in (DATA, WINDOW_UPDATE):
@@ -227,9 +235,9 @@ class YamuxConnection:
         if not header.length:
             self._on_flags(stream, header.flags)
 
-    def _on_payload(self, piece: memoryview) -> None:
+    def _on_payload(self, piece: memoryview, message_bytes: int) -> None:
         if self._receiving is not None:
-            self._receiving.on_payload(piece)
+            self._receiving.on_payload(piece, message_bytes)
         self._payload_left -= len(piece)
         if not self._payload_left:
             stream, self._receiving = self._receiving, None
@@ -253,7 +261,7 @@ class YamuxConnection:
         """The stream that the peer opens just now; None when there are too many, which the peer is told by a reset."""
         if stream_id == 0 or stream_id % 2 == self._next_id % 2 or stream_id in self._streams:
             raise trio.BrokenResourceError(f"the peer may not open a stream {stream_id}")
-        if len(self._streams) >= MAX_STREAMS or self._backlog.statistics().current_buffer_used >= BACKLOG:
+        if len(self._counted) >= MAX_STREAMS or self._backlog.statistics().current_buffer_used >= BACKLOG:
             self.output.put_control(pack_header(WINDOW_UPDATE, RST, stream_id, 0))
             return None
         stream = self._new_stream(stream_id)
@@ -266,4 +274,5 @@ class YamuxConnection:
         self._receive_bytes_left -= extra
         stream = YamuxStream(self, stream_id, window_bytes=INITIAL_WINDOW_BYTES + extra)
         self._streams[stream_id] = stream
+        self._counted.add(stream)
         return stream

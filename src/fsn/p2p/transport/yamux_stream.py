@@ -36,7 +36,7 @@ class Home(Protocol):
     output: Output
 
     def forget(self, stream: "YamuxStream") -> None:
-        """No frame of this stream matters any more."""
+        """No frame of this stream matters any more; and if it `has_unread` bytes, it will say so again when it has none."""
 
 
 class YamuxStream(Stream):
@@ -73,6 +73,11 @@ class YamuxStream(Stream):
     def is_aborted(self) -> bool:
         """Whether data that is still queued is to be dropped: the peer has reset the stream."""
         return self._cannot_send
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether received bytes wait for a reader."""
+        return bool(self._received)
 
     # --- receiving
 
@@ -119,7 +124,7 @@ class YamuxStream(Stream):
 
     def _note_consumed(self, size: int) -> None:
         self._consumed += size
-        if self._eof_received:
+        if self._eof_received or self._cannot_receive:
             self._forget_when_done()
         elif self._consumed >= self.window_bytes // 2:
             self._home.output.put_control(pack_header(WINDOW_UPDATE, 0, self.stream_id, self._consumed))
@@ -211,13 +216,16 @@ class YamuxStream(Stream):
 
     # --- called by the connection as frames come in
 
-    def on_payload(self, piece: memoryview) -> None:
-        """Keep received bytes for the reader."""
+    def on_payload(self, piece: memoryview, message_bytes: int) -> None:
+        """Keep received bytes for the reader; the message that they are a view of has `message_bytes`."""
         if self._closed or self._cannot_receive or self._eof_received:
             return  # nobody reads it, or the peer breaks its own word
         last = self._received[-1] if self._received else None
-        if len(piece) >= _SMALL_BYTES:
+        if 2 * len(piece) >= message_bytes and len(piece) >= _SMALL_BYTES:
             self._received.append(piece)
+        elif len(piece) >= _SMALL_BYTES:
+            # A view keeps its whole message: 1 KiB for us beside 63 KiB of anything would be held at 64 times its size.
+            self._received.append(memoryview(bytes(piece)))
         elif isinstance(last, bytearray) and len(last) < _COLLECTED_BYTES:
             # A view costs 200 bytes and more: a window full of one-byte frames must not take a thousand times its size.
             last += piece
@@ -251,7 +259,7 @@ class YamuxStream(Stream):
         self._wake()
 
     def _forget_when_done(self) -> None:
-        if self._eof_sent and self._eof_received and not self._received:
+        if not self._received and (self._cannot_send or (self._eof_sent and self._eof_received)):
             self._home.forget(self)
 
     def _wake(self) -> None:

@@ -5,16 +5,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
-from libp2p import new_host
 from libp2p.abc import IHost, INetStream
-from libp2p.crypto.ed25519 import create_new_key_pair
-from libp2p.crypto.x25519 import create_new_key_pair as create_new_noise_key_pair
 from libp2p.custom_types import TProtocol
 from libp2p.host.ping import PingService
 from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.peer.peerinfo import info_from_p2p_addr
-from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_ID
-from libp2p.security.noise.transport import Transport as StockNoise
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
 from fsn.core.errors import ConfigError
@@ -25,20 +20,9 @@ from fsn.p2p.transport.hardening import check_library
 from fsn.p2p.transport.libp2p import open_libp2p_transport
 from fsn.runtime.identity import Identity
 from tests.p2p.transport.contract import ECHO, assert_echoes, echo
+from tests.p2p.transport.stock import open_stock_host
 
 DATA = bytes(range(256)) * 1200
-LISTEN = [Multiaddr("/ip4/127.0.0.1/tcp/0")]
-
-
-@asynccontextmanager
-async def open_stock_host() -> AsyncIterator[IHost]:
-    """py-libp2p 0.8.1 as it comes, noise and yamux."""
-    keys = create_new_key_pair()
-    noise = StockNoise(keys, noise_privkey=create_new_noise_key_pair().private_key)
-    host = new_host(key_pair=keys, listen_addrs=LISTEN, sec_opt={NOISE_ID: noise}, muxer_preference="YAMUX")
-    async with host.run(LISTEN):
-        yield host
-        await host.close()
 
 
 @asynccontextmanager

@@ -6,8 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from pathlib import Path
 
 import attrs
@@ -15,55 +15,15 @@ import pytest
 import trio
 
 from fsn.core.errors import ConfigError, Unreachable
-from fsn.p2p.config import P2pConfig
-from fsn.p2p.transport.base import Transport
 from fsn.p2p.transport.libp2p import open_libp2p_transport
 from fsn.runtime.identity import Identity, create_identity
 from tests.p2p.transport.contract import ECHO, OpenPair, Pair, TransportContract, assert_echoes, echo
-
-LOOPBACK = P2pConfig(listen_host="127.0.0.1", tcp_port=0, dial_timeout_seconds=2.0)
-
-
-@asynccontextmanager
-async def libp2p_pair() -> AsyncIterator[Pair]:
-    """Two transports on loopback; killing b cancels the task that its transport lives in."""
-    identity_b = Identity.generate()
-    async with open_libp2p_transport(Identity.generate(), LOOPBACK) as a, trio.open_nursery() as nursery:
-        lives: list[Life] = []
-
-        async def open_b() -> Transport:
-            lives.append(Life(identity_b))
-            transport: Transport = await nursery.start(lives[-1].live)
-            return transport
-
-        async def kill_b() -> None:
-            await lives[-1].end()
-
-        yield Pair(a, await open_b(), kill_b, open_b)
-        await kill_b()
+from tests.p2p.transport.pairs import LOOPBACK, open_ours, open_pair_of
 
 
-@attrs.define(eq=False)
-class Life:
-    """A transport in a task of its own."""
-
-    identity: Identity
-    config: P2pConfig = LOOPBACK
-    _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
-    _ended: trio.Event = attrs.field(factory=trio.Event)
-
-    async def live(self, task_status: trio.TaskStatus[Transport] = trio.TASK_STATUS_IGNORED) -> None:
-        """Open the transport and keep it until `end`."""
-        with self._scope:
-            async with open_libp2p_transport(self.identity, self.config) as transport:
-                task_status.started(transport)
-                await trio.sleep_forever()
-        self._ended.set()
-
-    async def end(self) -> None:
-        """Leave the transport; again is harmless."""
-        self._scope.cancel()
-        await self._ended.wait()
+def libp2p_pair() -> AbstractAsyncContextManager[Pair]:
+    """Two transports of ours on loopback."""
+    return open_pair_of(open_ours, open_ours)
 
 
 class TestLibp2pTransport(TransportContract):

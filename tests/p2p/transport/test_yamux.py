@@ -215,6 +215,55 @@ async def test_a_number_used_again_is_another_stream() -> None:
             assert await new.receive_some() == b""
 
 
+async def test_a_clean_end_is_no_reset() -> None:
+    """A stream that we end and close sends no reset behind, for others drop what they have not read; it does once the peer sends more."""
+    with trio.fail_after(5):
+        async with open_peer() as peer:
+            for number in (1, 3):
+                await peer.send(syn(number))
+                stream = await peer.connection.accept_stream()
+                assert (await peer.header()).flags == ACK
+                await stream.send_all(b"all of it")
+                await stream.send_eof()
+                await stream.aclose()
+                assert [(await peer.header()).flags for _ in range(2)] == [0, FIN]
+            await peer.send(pack_header(WINDOW_UPDATE, FIN, 1, 0), data(3, b"more"), data(3, b"and more"))
+            assert await peer.header() == Header(WINDOW_UPDATE, RST, 3, 0)
+            await peer.send(pack_header(PING, SYN, 0, 1))
+            assert (await peer.header()).kind == PING
+            assert not peer.connection._counted
+
+
+async def test_a_peer_without_a_window_is_reset_at_once() -> None:
+    """When we close a stream whose window the peer has spent, it is told, for it can send nothing by which to find out."""
+    with trio.fail_after(5):
+        async with open_peer() as peer:
+            await peer.send(syn(1))
+            stream, window = await peer.connection.accept_stream(), INITIAL_WINDOW_BYTES + (await peer.header()).length
+            for start in range(0, window, 60_000):
+                await peer.send(data(1, bytes(min(60_000, window - start))))
+            await trio.testing.wait_all_tasks_blocked()
+            await stream.send_eof()
+            await stream.aclose()
+            assert [(await peer.header()).flags for _ in range(2)] == [FIN, RST]
+
+
+async def test_a_stream_that_the_peer_forgets_is_reset(autojump_clock: trio.testing.MockClock) -> None:
+    """When the peer does not end a stream that we ended and closed, we stop waiting for it within 30 s."""
+    async with open_peer() as peer:
+        await peer.send(syn(1))
+        stream = await peer.connection.accept_stream()
+        await stream.send_eof()
+        await stream.aclose()
+        headers = [await peer.header()]
+        while headers[-1].flags != RST:
+            headers.append(await peer.header())
+            if headers[-1].kind == PING:
+                await peer.send(pack_header(PING, ACK, 0, headers[-1].length))
+        assert trio.current_time() <= 2 * yamux.PING_EVERY_SECONDS
+        assert not peer.connection._counted
+
+
 async def test_the_receive_windows_of_a_connection_have_a_sum() -> None:
     """Streams beyond the connection's budget get the initial window only; a closed stream gives its share back."""
     with trio.fail_after(5):

@@ -193,6 +193,7 @@ class YamuxConnection:
     async def _keep_alive(self) -> None:
         for number in itertools.count():
             await trio.sleep(PING_EVERY_SECONDS)
+            self._reset_abandoned()
             self._pong = trio.Event()
             asked = trio.current_time()
             self.output.put_control(pack_header(PING, SYN, 0, number & 0xFFFFFFFF))
@@ -202,6 +203,13 @@ class YamuxConnection:
             # Pings queue behind bulk data in the kernel: what counts is that anything at all was heard.
             if trio.current_time() - self._last_heard >= PING_TIMEOUT_SECONDS:
                 raise trio.BrokenResourceError(f"nothing heard for {PING_TIMEOUT_SECONDS:.0f} s")
+
+    def _reset_abandoned(self) -> None:
+        """Streams that we ended and closed a while ago, and that the peer does not end: it may have forgotten them."""
+        long_ago = trio.current_time() - PING_EVERY_SECONDS
+        for stream in list(self._streams.values()):
+            if stream.closed_at is not None and stream.closed_at <= long_ago:
+                stream.reset_nowait()
 
     # --- frames in
 

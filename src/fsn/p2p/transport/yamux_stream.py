@@ -56,6 +56,7 @@ class YamuxStream(Stream):
         self._is_receiving = self._is_sending = False
         self._eof_sent = self._eof_received = False
         self._cannot_send = self._cannot_receive = self._closed = False
+        self.closed_at: float | None = None
 
     @property
     def peer(self) -> PeerId:
@@ -202,17 +203,21 @@ class YamuxStream(Stream):
         if self._closed:
             return
         self._closed = True
-        if not self._cannot_send:
-            self._tell_peer()
+        self.closed_at = trio.current_time()
         self._received.clear()
-        self._home.forget(self)
+        if self._cannot_send or (self._eof_sent and self._eof_received):
+            self._home.forget(self)
+        elif not self._eof_sent or self._peer_may_send <= 0:
+            self.reset_nowait()
+        # Else the peer has our end, and may be reading up to it: a reset now would have others than us drop what they have not
+        # read. It comes when the peer sends more, or is silent for long (`yamux`). At a spent window it would wait for ever.
         self._wake()
 
-    def _tell_peer(self) -> None:
-        # The reset waits its turn behind the data, so that it overtakes neither the answer of the negotiation nor a clean end;
-        # behind an end it only says: send no more.
-        if not (self._eof_sent and self._eof_received):
-            self._home.output.put_data(self, pack_header(WINDOW_UPDATE, RST, self.stream_id, 0))
+    def reset_nowait(self) -> None:
+        """Tell the peer that nobody is here any more."""
+        # The reset waits its turn behind the data, so that it overtakes neither the answer of the negotiation nor a clean end.
+        self._home.output.put_data(self, pack_header(WINDOW_UPDATE, RST, self.stream_id, 0))
+        self._home.forget(self)
 
     # --- called by the connection as frames come in
 
@@ -235,6 +240,8 @@ class YamuxStream(Stream):
 
     def on_data_announced(self, size: int) -> None:
         """Count a data frame against the window. Raises `trio.BrokenResourceError` when the peer sends more than it may."""
+        if self._closed and size:
+            self.reset_nowait()
         self._peer_may_send -= size
         if self._peer_may_send < 0:
             raise trio.BrokenResourceError("the peer sent more than the stream's window allows")

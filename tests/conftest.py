@@ -5,12 +5,14 @@ import functools
 import inspect
 import itertools
 import os
+import secrets
 import shutil
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 
 import psycopg
 import pytest
@@ -97,6 +99,14 @@ def _fresh_logs() -> Iterator[None]:
 def fuzz_rounds() -> int:
     """How many rounds a fuzz test makes that draws its chances itself: few in the default run, FSN_FUZZ_EXAMPLES under `make fuzz`."""
     return settings().max_examples
+
+
+@pytest.fixture
+def fuzz_random() -> Random:
+    """The chances of such a test: the same in every default run, new ones under `make fuzz`. A failure shows the seed."""
+    seed = 0 if settings().derandomize else secrets.randbits(32)
+    print(f"seed {seed}")
+    return Random(seed)
 
 
 @pytest.fixture(scope="session")

@@ -136,7 +136,7 @@ async def open_view(db: CountingPool, memory: MemoryNetwork) -> AsyncIterator[Ne
         membership = Membership(
             db, transport, requester, clock=lambda: view.wall(), chance=Random(3),
             config=MembershipConfig(silent_after_seconds=SILENT_SECONDS, suspect_seconds=SUSPECT_SECONDS),
-            placement=PlacementConfig(),
+            placement=PlacementConfig(sample_nodes=10),
         )  # fmt: skip
         view = Network(db, memory, transport, membership, nursery)
         yield view
@@ -266,6 +266,24 @@ async def test_a_suspect_is_passed_over_while_there_are_others(
     mock_clock.jump(SUSPECT_SECONDS)
     found = {node for _ in range(50) for node in network.chosen(1)}
     assert found == {member.node for member in members}
+
+
+async def test_of_many_nodes_some_are_looked_at_and_all_when_these_are_not_enough(
+    network: Network, mock_clock: trio.testing.MockClock
+) -> None:
+    """Everybody's turn comes; a suspect is not taken while anybody is trusted, looked at or not; who has room is found."""
+    members = await network.members(25)
+    for member in members[:20]:
+        network.membership.suspect(member.node)
+    trusted = {member.node for member in members[20:]}
+    for _ in range(20):
+        assert network.chosen(5) == trusted
+    assert len(network.chosen(6) - trusted) == 1
+    mock_clock.jump(SUSPECT_SECONDS)
+    assert {node for _ in range(200) for node in network.chosen(3)} == {member.node for member in members}
+    for member in members[1:]:
+        network.membership.spend(member.node, FREE)
+    assert network.chosen(1, 1000) == {members[0].node}
 
 
 async def test_what_is_excluded_is_not_chosen(network: Network, mock_clock: trio.testing.MockClock) -> None:

@@ -68,13 +68,15 @@ class Bench:
 
 
 @asynccontextmanager
-async def open_bench(network: Network, pool: Pool, membership: Any = None) -> AsyncIterator[Bench]:
-    """A replicator with short patience."""
+async def open_bench(
+    network: Network, pool: Pool, membership: Any = None, store_seconds: float = 15
+) -> AsyncIterator[Bench]:
+    """A replicator."""
     recorder = NotingRecorder(pool)
     async with open_requester(network.services.transport) as requester:
         replicator = Replicator(
             membership or network.services.membership, requester, recorder, random_bytes=lambda count: uuid4().bytes[:count],
-            upload=UploadConfig(store_seconds=0.3, chunk_seconds=2), placement=PlacementConfig(chunks_per_set=4),
+            upload=UploadConfig(store_seconds=store_seconds, chunk_seconds=15), placement=PlacementConfig(chunks_per_set=4),
         )  # fmt: skip
         yield Bench(network, replicator, recorder)
 
@@ -153,13 +155,14 @@ async def test_a_failure_inside_a_node_is_replaced(bench: Bench, error: Exceptio
     await _replaced(bench, failing, may_lie_there=True)
 
 
-async def test_a_node_that_hangs_is_replaced(bench: Bench) -> None:
+async def test_a_node_that_hangs_is_replaced(network: Network, pool: Pool) -> None:
     """After its time; the bytes may lie there."""
 
     async def hanging(_: PeerId, message: StoreChunk) -> Response:
         await trio.sleep_forever()
 
-    await _replaced(bench, hanging, may_lie_there=True)
+    async with open_bench(network, pool, store_seconds=1.5) as bench:
+        await _replaced(bench, hanging, may_lie_there=True)
 
 
 async def _replaced(
@@ -222,12 +225,21 @@ async def test_a_cancelled_store_discards_what_was_sent(bench: Bench) -> None:
 
     bench.behave(bench.network.nodes[0], hanging)
     before: set[ReplicaId] = set()
-    for index in range(0, 400, 4):
-        before = await bench.lying()
-        with trio.move_on_after(0.15):
-            await bench.store(index)
-        if is_hanging.is_set():
-            break
+
+    async def cancel_when_two_are_stored(storing: trio.CancelScope) -> None:
+        await is_hanging.wait()
+        while len(await bench.lying() - before) < 2:  # noqa: ASYNC110 - what is waited for happens on nodes
+            await trio.sleep(0.01)
+        storing.cancel()
+
+    async with trio.open_nursery() as nursery:
+        storing = trio.CancelScope()
+        nursery.start_soon(cancel_when_two_are_stored, storing)
+        with storing:
+            for index in range(0, 400, 4):
+                before = await bench.lying()
+                await bench.store(index)
+    assert storing.cancelled_caught
     assert bench.recorder.discarded == asked | (await bench.lying() - before)
     assert len(bench.recorder.discarded) == 3
 

@@ -63,6 +63,8 @@ class PlacementConfig:
     """two_choices (weighted by free space and reputation, the less busy of two) or round_robin (each node in turn)."""
     chunks_per_set: int = attrs.field(default=64, validator=ge(1))
     """So many consecutive chunks of a file stay on one set of nodes: fewer sets are fewer ways to lose a file."""
+    sample_nodes: int = attrs.field(default=100, validator=ge(10))
+    """A choice looks at so many nodes drawn at random, and at all only when these are not enough (round_robin looks at all)."""
 
 
 @attrs.frozen

@@ -1,9 +1,10 @@
 """Who is in the network right now: nodes as their heartbeats and connections show them, and where the next chunk may go."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import islice
 from random import Random
 
 import attrs
@@ -51,6 +52,8 @@ class Member:
     slow_until: float = 0.0
     reads: int = 0
     address: str | None = None
+    prefix: str | None = None
+    """The failure domain of `address`."""
     is_dirty: bool = False
     was_online: bool = False
 
@@ -87,7 +90,9 @@ class Membership:
             return None
         member.heartbeat, member.heard_at, member.seen_at = heartbeat, trio.current_time(), self._clock()
         member.free_bytes = heartbeat.free_bytes
-        member.address = self._transport.connected_address(peer)
+        address = self._transport.connected_address(peer)
+        if address != member.address:
+            member.address, member.prefix = address, network_prefix(address) if address else None
         member.is_dirty = True
         if not member.was_online:
             member.was_online = True
@@ -154,22 +159,45 @@ class Membership:
 
     def require(self, copies: int) -> None:
         """Raise TooFewNodes unless `copies` nodes could take a chunk now."""
-        if (found := len(self._candidates(frozenset()))) < copies:
+        usable = (member for member in self._by_node.values() if self._takes_chunks(member))
+        if (found := len(list(islice(usable, copies)))) < copies:
             raise TooFewNodes(wanted=copies, found=found)
 
     def choose(
         self, copies: int, size_bytes: int, *, without: frozenset[NodeId] = frozenset(), beside: tuple[NodeId, ...] = ()
     ) -> list[NodeId]:
-        """Up to `copies` nodes for a chunk's sealed copies, none of `without`, apart from those of `beside` that have one already."""
-        usable = self._candidates(without | frozenset(beside))
-        trusted = [c for c in usable if self._by_node[c.node].suspect_until <= trio.current_time()]
+        """Up to `copies` nodes for a chunk's sealed copies, none of `without`, apart from those of `beside` that have one already.
+
+        Suspects fill gaps only. Of many nodes some drawn at random are looked at first (`[placement] sample_nodes`), all of them only when
+        these are not enough: a choice costs the same in a large network.
+        """
+        passed_over = without | frozenset(beside)
         taken = [self._candidate(self._by_node[node]) for node in beside if node in self._by_node]
-        chosen = self._place(trusted, copies, size_bytes, taken)
-        if len(chosen) < copies:  # suspects fill the gap, beside all who are trusted
+        some = self._candidates(self._some(), passed_over)
+        chosen = self._place(self._trusted(some), copies, size_bytes, taken)
+        if len(chosen) == copies:
+            return chosen
+        usable = self._candidates(self._by_node.values(), passed_over)
+        chosen = self._place(self._trusted(usable), copies, size_bytes, taken)
+        if len(chosen) < copies:
             taken += [candidate for candidate in usable if candidate.node in chosen]
             rest = [candidate for candidate in usable if candidate.node not in chosen]
             chosen += self._place(rest, copies - len(chosen), size_bytes, taken)
         return chosen
+
+    def _some(self) -> list[Member]:
+        """Nobody where everybody is looked at anyway."""
+        count = self._placement.sample_nodes
+        if len(self._by_node) <= count or self._placement.strategy == "round_robin":
+            return []
+        return self._chance.sample(list(self._by_node.values()), count)
+
+    def _trusted(self, candidates: list[Candidate]) -> list[Candidate]:
+        now = trio.current_time()
+        return [candidate for candidate in candidates if self._by_node[candidate.node].suspect_until <= now]
+
+    def _candidates(self, members: Iterable[Member], without: frozenset[NodeId]) -> list[Candidate]:
+        return [self._candidate(each) for each in members if each.node not in without and self._takes_chunks(each)]
 
     def dirty_sightings(self) -> list[Sighting]:
         """What the database does not know yet; it is taken as written."""
@@ -211,21 +239,15 @@ class Membership:
         self._by_peer[peer] = self._by_node[record.id] = member
         return member
 
-    def _candidates(self, without: frozenset[NodeId]) -> list[Candidate]:
-        return [
-            self._candidate(member)
-            for member in self._by_node.values()
-            if member.node not in without
-            and member.record.status in TAKES_CHUNKS
-            and not (member.heartbeat and member.heartbeat.draining)
-            and self.is_online(member)
-        ]
+    def _takes_chunks(self, member: Member) -> bool:
+        is_draining = member.heartbeat is not None and member.heartbeat.draining
+        return member.record.status in TAKES_CHUNKS and not is_draining and self.is_online(member)
 
     def _candidate(self, member: Member) -> Candidate:
         return Candidate(
             node=member.node,
             operator=str(member.record.operator_id or member.node),
-            prefix=network_prefix(member.address) if member.address else None,
+            prefix=member.prefix,
             region=member.record.region,
             free_bytes=max(member.free_bytes, 0),
             reputation=member.record.reputation,

@@ -18,10 +18,9 @@ class Window:
         self._waiting: deque[tuple[int, trio.Event]] = deque()
 
     async def acquire(self, size_bytes: int) -> None:
-        """Wait for room, in the order of asking. Cancelled, it has taken nothing."""
+        """Wait for room, in the order of asking. Cancelled, it has taken nothing. No checkpoint where there is room at once."""
         if not self._waiting and self._fits(size_bytes):
             self.taken_bytes += size_bytes
-            await trio.lowlevel.cancel_shielded_checkpoint()
             return
         turn = (size_bytes, trio.Event())
         self._waiting.append(turn)

@@ -125,7 +125,7 @@ class GroupCommit:
                 return None
             self._wake = trio.Event()
             await self._wake.wait()
-        await trio.lowlevel.checkpoint()  # cancelled here, nothing has left the queue
+        await trio.lowlevel.checkpoint_if_cancelled()  # cancelled here, nothing has left the queue
         return self._take_stores() or self._take_delete()
 
     def _take_stores(self) -> list[_Store]:

@@ -5,12 +5,17 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 import trio
+import trio.testing
 
 from fsn.coord.catalog import StoredFile
 from fsn.coord.database.pool import Pool
+from fsn.coord.download import FIRST_CHUNKS
 from fsn.core.chunking import CHUNK_BYTES
 from fsn.core.errors import Conflict, Invalid, NotFound, TooFewCopies, TooFewNodes, TooLarge
-from fsn.core.ids import UserId
+from fsn.core.ids import PeerId, UserId
+from fsn.node.handlers import ChunkHandlers
+from fsn.p2p.server import serve_requests
+from fsn.p2p.wire.messages import Response, RetrieveChunk
 from tests.coord.network import CONFIG, Member, Network, open_network, wait_until
 
 
@@ -105,6 +110,37 @@ async def test_a_download_that_is_left_early_leaves_nothing_running(network: Net
         async for _ in body:
             break
     assert all(member.reads == 0 for member in network.services.membership.online())
+
+
+async def test_a_slow_reader_gets_a_few_chunks_ahead_a_fast_one_more(network: Network) -> None:
+    """One that finds every chunk waiting holds four and the one in hand; one that has to wait is read ahead for, within the window."""
+    user = (await network.user()).user.id
+    data = secrets.token_bytes(40 * CHUNK_BYTES)
+    file = await put(network, user, data)
+    requests = [0]
+    for node in network.nodes:
+        _count_retrieves(network, node, requests)
+    async with network.services.downloads.open_range(file, 0, len(data)) as body:
+        read = 0
+        async for _ in body:
+            read += 1
+            await trio.testing.wait_all_tasks_blocked(0.05)  # whatever is fetched ahead has come
+            assert requests[0] <= read + 2 * FIRST_CHUNKS  # it had to wait for the first one
+            if read == 10:
+                break
+    requests[0] = 0
+    assert await get(network, file) == data
+    assert requests[0] >= 40
+
+
+def _count_retrieves(network: Network, node: Member, requests: list[int]) -> None:
+    handlers = ChunkHandlers(node.store, is_draining=lambda: False)
+
+    async def counting(peer: PeerId, message: RetrieveChunk) -> Response:
+        requests[0] += 1
+        return await handlers.retrieve_chunk(peer, message)
+
+    serve_requests(network.memory.transport(node.identity.peer), {RetrieveChunk: counting}, may_ask=lambda _: True)
 
 
 async def test_a_stream_of_unknown_length_is_stored(network: Network) -> None:

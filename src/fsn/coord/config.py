@@ -92,7 +92,7 @@ class DownloadConfig:
     """Files going out."""
 
     window_bytes: ByteSize = attrs.field(default=ByteSize(4 << 20), validator=gt(ByteSize(0)))
-    """Read ahead of one download's client."""
+    """Read ahead of one download's client at most; one that is slow gets four chunks."""
     retrieve_seconds: float = attrs.field(default=10.0, validator=gt(0))
     """A node that has not sent a chunk after so long is passed over for the next replica."""
     hedge_seconds: float = attrs.field(default=0.05, validator=gt(0))

@@ -18,6 +18,8 @@ from fsn.runtime.groups import sole_error
 
 __all__ = ["Downloads"]
 
+FIRST_CHUNKS = 4
+"""Fetched ahead of a reader of whom nothing is known yet."""
 PAGE_CHUNKS = 256
 """Chunks whose replicas are looked up in one query: 64 MiB of file."""
 
@@ -52,33 +54,26 @@ class Downloads:
         """The bytes begin..end (end not included) of a ready file, in pieces of at most 256 KiB.
 
         The iterator raises TooFewCopies when no replica of a chunk can be read, Corrupt when the catalogue contradicts itself. Reads
-        ahead of the caller within the window; stops when the block is left.
+        ahead of the caller, as far as his pace deserves, within the window; stops when the block is left.
         """
         key = self.keyring.open(file)
-        slots = max(1, self._config.window_bytes // file.chunk_bytes)
-        send, receive = trio.open_memory_channel[_Slot](slots)
+        ahead = _Ahead(max(1, self._config.window_bytes // file.chunk_bytes))
         with sole_error():
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._read_ahead, file, key, begin, end, send, nursery)
-                pieces = _pieces(receive, file.chunk_bytes, begin, end)
+                nursery.start_soon(self._read_ahead, file, key, begin, end, ahead, nursery)
+                pieces = _pieces(ahead, file.chunk_bytes, begin, end)
                 try:
                     yield pieces
                 finally:
-                    nursery.cancel_scope.cancel()  # first: the reader ahead must not find its channel closed
+                    nursery.cancel_scope.cancel()
                     await pieces.aclose()
 
     async def _read_ahead(
-        self,
-        file: StoredFile,
-        key: FileKey,
-        begin: int,
-        end: int,
-        slots: trio.MemorySendChannel[_Slot],
-        nursery: trio.Nursery,
+        self, file: StoredFile, key: FileKey, begin: int, end: int, ahead: "_Ahead", nursery: trio.Nursery
     ) -> None:
-        """Start fetching chunk after chunk; the channel's size bounds how far ahead of the reader."""
+        """Start fetching chunk after chunk."""
         first, last = begin // file.chunk_bytes, (end - 1) // file.chunk_bytes
-        with slots:
+        with ahead.send:
             for page in range(first, last + 1, PAGE_CHUNKS):
                 page_end = min(page + PAGE_CHUNKS - 1, last)
                 chunks = await chunks_between(self._db, file.id, page, page_end)
@@ -86,7 +81,7 @@ class Downloads:
                     raise Corrupt(f"the catalogue has {len(chunks)} of the chunks {page}..{page_end} of file {file.id}")
                 for chunk in chunks:
                     slot = _Slot(chunk)
-                    await slots.send(slot)
+                    await ahead.put(slot)
                     nursery.start_soon(self._fill, slot, key)
 
     async def _fill(self, slot: _Slot, key: FileKey) -> None:
@@ -97,15 +92,45 @@ class Downloads:
         slot.ready.set()
 
 
-async def _pieces(
-    slots: trio.MemoryReceiveChannel[_Slot], chunk_bytes: int, begin: int, end: int
-) -> AsyncGenerator[bytes, None]:
-    """The chunks' bytes in order, cut to the range."""
-    with slots:
-        async for slot in slots:
+class _Ahead:
+    """The chunks between the one who fetches and the one who reads, in order.
+
+    A client that finds its next chunk waiting is slow enough: a few are kept ready for it. Each time it has to wait, twice as many
+    are fetched ahead from then on, `most` in the end; so fast clients get full speed, and fifty slow ones do not hold fifty windows.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.send, self.receive = trio.open_memory_channel[_Slot](most)
+        self._most = most
+        self._depth = min(FIRST_CHUNKS, most)
+        self._room = trio.Semaphore(self._depth)
+
+    async def put(self, slot: _Slot) -> None:
+        """Wait for room."""
+        await self._room.acquire()
+        self.send.send_nowait(slot)
+
+    async def take(self, slot: _Slot) -> bytes:
+        """The bytes of the slot once they are there; makes room for another. Raises its failure."""
+        if not slot.ready.is_set():
+            self._grow()
             await slot.ready.wait()
-            if slot.failure is not None:
-                raise slot.failure
-            start = slot.chunk.index * chunk_bytes
-            data, slot.data = slot.data, b""
-            yield data if begin <= start and start + len(data) <= end else data[max(begin - start, 0) : end - start]
+        if slot.failure is not None:
+            raise slot.failure
+        data, slot.data = slot.data, b""
+        self._room.release()
+        return data
+
+    def _grow(self) -> None:
+        more = min(self._depth, self._most - self._depth)
+        self._depth += more
+        for _ in range(more):
+            self._room.release()
+
+
+async def _pieces(ahead: _Ahead, chunk_bytes: int, begin: int, end: int) -> AsyncGenerator[bytes, None]:
+    """The chunks' bytes in order, cut to the range."""
+    async for slot in ahead.receive:
+        data = await ahead.take(slot)
+        start = slot.chunk.index * chunk_bytes
+        yield data if begin <= start and start + len(data) <= end else data[max(begin - start, 0) : end - start]

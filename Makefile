@@ -1,6 +1,6 @@
 # The contributor's manual. `make demo` and `make test` work from a fresh clone; each sets up what it needs in .venv.
 #
-#   make demo        a whole network on this machine: upload, kill a node, download, compare  (ARGS="--keep FILE ...")
+#   make demo        a whole network on this machine: upload, kill a node, download, compare  (ARGS="--keep FILE")
 #   make test        everything CI checks: format, lint, types, import contracts, tests
 #   make test-all    the same, with the tests that take longer
 #   make fuzz        the fuzz tests with far more examples, new ones in every run  (FUZZ_EXAMPLES=5000 ARGS="-k yamux")

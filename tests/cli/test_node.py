@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -47,6 +48,23 @@ async def test_init_registers_and_a_second_says_so(coordinator: FakeCoordinator,
     (node,) = coordinator.nodes.values()
     assert second.exit_code == 0
     assert f"already initialised as Test Node ({node})" in second.output
+
+
+@pytest.mark.parametrize(("program", "group"), [("storage-node", []), ("fsn", ["node"])])
+async def test_the_command_that_init_prints_can_be_copied(
+    coordinator: FakeCoordinator, tmp_path: Path, program: str, group: list[str]
+) -> None:
+    """What is to be typed next works in the shell that init was typed in: not on the PATH, and with a folder that has a space."""
+    called = str(Path(sys.executable).with_name(program))
+    places = ["--data-dir", str(tmp_path / "a node"), "--coordinator-url", coordinator.url, "--admin-port", "0"]
+    environment = {**os.environ, "PATH": "/usr/bin:/bin"}
+    init = await trio.run_process(
+        [called, *group, "init", "--name", "n", *places], capture_stdout=True, env=environment
+    )
+    (line,) = [line for line in init.stdout.decode().splitlines() if line.startswith("start it with: ")]
+    printed = line.removeprefix("start it with: ")
+    assert shlex.split(printed) == [called, *group, "start", "--data-dir", str(tmp_path / "a node")]
+    await trio.run_process(["/bin/sh", "-c", f"{printed} --help"], capture_stdout=True, env=environment)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import tempfile
@@ -14,6 +15,7 @@ import attrs
 import click
 import trio
 
+from fsn.cli.again import program
 from fsn.cli.exits import json_option, print_json
 from fsn.cli.local_network import Daemon, LocalNetwork, free_port, make_folder, open_local_network
 from fsn.cli.progress import ShowProgress, open_progress
@@ -232,7 +234,12 @@ class _Story:
 
     def _show_commands(self, network: LocalNetwork, first: Sent) -> None:
         email = (self.folder / "user.email").read_text().strip()
-        self.say(_COMMANDS.format(url=network.url, folder=self.folder, email=email, file=first.file.id))
+        called, quoted = shlex.quote(program("fsn")), shlex.quote(str(self.folder))
+        self.say(
+            _COMMANDS.format(
+                url=network.url, folder=self.folder, quoted=quoted, email=email, file=first.file.id, fsn=called
+            )
+        )
         for daemon in (network.coordinator, *network.nodes):
             ports = ", ".join(f"{name} {port}" for name, port in daemon.ports.items() if port)
             self.say(f"  {daemon.name:12} {'running' if daemon.process.poll() is None else 'killed':8} {ports}")
@@ -250,9 +257,9 @@ The network goes on at {url}; everything is in {folder}. To try:
        -d '{{"filename":"test.txt","size_bytes":1024}}'
   curl {url}/api/v1/files/{file}/download -H "Authorization: Bearer <token>" -o copy
 
-  fsn login {email} --url {url} --password-file {folder}/user.password
-  fsn ls --url {url}
-  fsn node chunks list --data-dir {folder}/node-1
+  {fsn} login {email} --url {url} --password-file {quoted}/user.password
+  {fsn} ls --url {url}
+  {fsn} node chunks list --data-dir {quoted}/node-1
 """
 
 

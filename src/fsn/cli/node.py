@@ -11,6 +11,7 @@ import attrs
 import click
 import trio
 
+from fsn.cli.again import sibling
 from fsn.cli.exits import json_option, print_json
 from fsn.cli.places import default_data_dir
 from fsn.client.connection import Connection, Timeouts
@@ -124,7 +125,7 @@ def _tell_initialised(done: Initialised, *, as_json: bool) -> None:
     how = "registered" if done.is_new else "already initialised"
     click.echo(f"{how} as {config.name} ({config.coordinator.node_id}) at {config.coordinator.url}")
     if done.is_new:
-        click.echo(f"start it with: fsn node start --data-dir {config.data_dir}")
+        click.echo(f"start it with: {sibling('start', '--data-dir', config.data_dir)}")
 
 
 @node.command(epilog="\b\nExample:\n  fsn node start --data-dir /srv/fsn")

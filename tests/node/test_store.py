@@ -107,6 +107,22 @@ async def test_a_cancelled_store_in_the_queue_stores_nothing(tmp_path: Path) -> 
         assert store.free_bytes() == CAPACITY_BYTES - 1000
 
 
+@pytest.mark.parametrize("ticks", range(8))
+async def test_a_store_cancelled_while_the_writer_wakes_ends_nothing(tmp_path: Path, ticks: int) -> None:
+    """The only chunk in the queue may go in any moment between the writer's waking and its taking it: the store goes on."""
+    async with open_disk_store(tmp_path, capacity_bytes=CAPACITY_BYTES, reserve_bytes=0) as store:
+        for number in range(12):  # trio runs the two tasks in either order
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(put, store, number)
+                for _ in range(ticks):
+                    await trio.lowlevel.checkpoint()
+                nursery.cancel_scope.cancel()
+        await put(store, 100)
+        assert await store.retrieve(replica(100)) == (content(100), 1000)
+        totals = store.totals()
+        assert store.free_bytes() == CAPACITY_BYTES - totals.size_bytes
+
+
 async def test_a_cancelled_store_in_its_batch_is_stored_whole(tmp_path: Path) -> None:
     """Cancelled while its batch is written, a chunk is stored, counted once, and its neighbours are not disturbed."""
     files = GatedFiles()

@@ -120,13 +120,15 @@ class GroupCommit:
                 self._settle([job])
 
     async def _next_batch(self) -> _Batch | None:
-        while not self._pending:
+        while True:
+            # Cancelled here, nothing has left the queue; and who waits in it may have been cancelled meanwhile: look after it.
+            await trio.lowlevel.checkpoint()
+            if self._pending:
+                return self._take_stores() or self._take_delete()
             if self._stopping:
                 return None
             self._wake = trio.Event()
             await self._wake.wait()
-        await trio.lowlevel.checkpoint_if_cancelled()  # cancelled here, nothing has left the queue
-        return self._take_stores() or self._take_delete()
 
     def _take_stores(self) -> list[_Store]:
         """The stores at the head of the queue: distinct ids, bounded in number and bytes."""

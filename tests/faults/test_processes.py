@@ -3,7 +3,8 @@
 import gc
 import hashlib
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing
 from pathlib import Path
 
 import httpx
@@ -205,14 +206,15 @@ async def test_the_coordinator_is_killed_in_the_middle_of_uploads(
             pass
 
     async def stream() -> None:
-        async def body() -> AsyncIterator[bytes]:
+        async def body() -> AsyncGenerator[bytes, None]:
             for index in range(400):
                 yield content(1)
                 if index > 20:
                     await trio.sleep(0.05)
 
-        with pytest.raises(httpx.TransportError):
-            await user.put("/api/v1/files", params={"filename": "streamed"}, content=body())
+        async with aclosing(body()) as pieces:
+            with pytest.raises(httpx.TransportError):
+                await user.put("/api/v1/files", params={"filename": "streamed"}, content=pieces)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(stream)

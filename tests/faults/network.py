@@ -16,8 +16,8 @@ from tests.coord.network import CONFIG, Member, Network
 
 IMPATIENT = attrs.evolve(
     CONFIG,
-    upload=UploadConfig(store_seconds=0.5, chunk_seconds=4),
-    download=DownloadConfig(retrieve_seconds=0.5),
+    upload=UploadConfig(store_seconds=5, chunk_seconds=20),
+    download=DownloadConfig(retrieve_seconds=5),
     credits=CreditsConfig(welcome_grant="100", price_per_gb_month="1000"),
 )
 """Storing costs something here: what is charged twice, or for nothing, is seen."""

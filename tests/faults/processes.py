@@ -18,11 +18,11 @@ from fsn.core.ids import ReplicaId, parse_uuid
 START_SECONDS = 90.0
 SETTINGS = """
 [upload]
-store_seconds = 2
-chunk_seconds = 20
+store_seconds = 5
+chunk_seconds = 40
 
 [download]
-retrieve_seconds = 2
+retrieve_seconds = 5
 
 [membership]
 suspect_seconds = 3

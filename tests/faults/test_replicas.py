@@ -119,7 +119,7 @@ async def test_a_node_that_does_not_answer_in_time(api: Api, pause_seconds: floa
     assert await everything_recorded(network) <= await everything_stored(network)
     began = trio.current_time()
     assert await get(user, response.json()["id"]) == (200, data, True)
-    assert trio.current_time() - began < 8
+    assert trio.current_time() - began < 20
     assert sluggish.node is not None
 
 

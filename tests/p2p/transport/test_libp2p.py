@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager, suppress
 from pathlib import Path
 
 import attrs
@@ -183,6 +183,48 @@ async def test_a_killed_process_is_noticed_at_once(tmp_path: Path) -> None:
             with trio.fail_after(1):
                 await transport.wait_disconnected(identity.peer)
             assert not transport.is_connected(identity.peer)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("busy", [True, False], ids=["busy", "idle"])
+async def test_a_frozen_process_is_given_up(tmp_path: Path, *, busy: bool) -> None:
+    """A stopped process (its kernel goes on answering) is given up within 35 s and a bit, and what waits for it is told."""
+    identity = create_identity(tmp_path / "identity.pem")
+    with trio.fail_after(60), start_child(tmp_path / "identity.pem") as child:
+        assert child.stdout is not None
+        address = (await trio.to_thread.run_sync(child.stdout.readline)).strip()
+        async with open_libp2p_transport(Identity.generate(), LOOPBACK) as transport:
+            await transport.connect(identity.peer, [address])
+            stream = await transport.open_stream(identity.peer, "/ipfs/ping/1.0.0")
+            child.send_signal(signal.SIGSTOP)
+            frozen_at = trio.current_time()
+            with pytest.raises(trio.BrokenResourceError):
+                while busy:
+                    await stream.send_all(bytes(32))
+                await stream.receive_some()
+            await transport.wait_disconnected(identity.peer)
+            assert trio.current_time() - frozen_at < 37
+
+
+async def test_connections_have_a_limit() -> None:
+    """Beyond twice `max_peers` connections a further peer is turned away; those that are there live, and a place that is free is taken."""
+    config = attrs.evolve(LOOPBACK, max_peers=2)
+    with trio.fail_after(30):
+        async with open_libp2p_transport(Identity.generate(), config) as crowded, AsyncExitStack() as stack:
+            crowded.serve(ECHO, echo)
+            peers = [await stack.enter_async_context(open_ours(Identity.generate())) for _ in range(5)]
+            for peer in peers[:4]:
+                await peer.connect(crowded.peer, crowded.addresses)
+                await assert_echoes(peer, crowded)
+            with pytest.raises((Unreachable, trio.BrokenResourceError)):
+                await peers[4].connect(crowded.peer, crowded.addresses)
+                await assert_echoes(peers[4], crowded)
+            for peer in peers[:4]:
+                await assert_echoes(peer, crowded)
+            await peers[0].disconnect(crowded.peer)
+            await crowded.wait_disconnected(peers[0].peer)
+            await peers[4].connect(crowded.peer, crowded.addresses)
+            await assert_echoes(peers[4], crowded)
 
 
 @contextmanager

@@ -32,9 +32,12 @@ from fsn.runtime.identity import Identity
 PEER = Identity(bytes(32)).peer
 
 
-def session_pair() -> tuple[NoiseSession, NoiseSession]:
-    """Two ends of a secured connection over memory."""
+def session_pair(*, frozen: bool = False) -> tuple[NoiseSession, NoiseSession]:
+    """Two ends of a secured connection over memory. When the right one is frozen, the left one's sending never ends."""
     left, right = trio.testing.memory_stream_pair()
+    if frozen:
+        assert left.send_stream is not None
+        left.send_stream.send_all_hook = trio.sleep_forever
     one, other = bytes(32), bytes(range(32))
     return (
         NoiseSession(left, sending=CipherState(one), receiving=CipherState(other)),
@@ -70,9 +73,9 @@ class Peer:
 
 
 @asynccontextmanager
-async def open_peer() -> AsyncIterator[Peer]:
-    """A connection of ours, running, whose other side is played by the test."""
-    ours, theirs = session_pair()
+async def open_peer(*, frozen: bool = False) -> AsyncIterator[Peer]:
+    """A connection of ours, running, whose other side is played by the test; a frozen one takes nothing that we send."""
+    ours, theirs = session_pair(frozen=frozen)
     connection = YamuxConnection(ours, peer=PEER, is_initiator=False)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(connection.run)
@@ -118,6 +121,29 @@ async def test_a_silent_peer_is_given_up(autojump_clock: trio.testing.MockClock)
             await stream.receive_some()
         assert trio.current_time() == pytest.approx(yamux.PING_EVERY_SECONDS + yamux.PING_TIMEOUT_SECONDS)
         assert not peer.connection.is_open
+
+
+async def test_a_peer_that_takes_nothing_more_is_given_up(autojump_clock: trio.testing.MockClock) -> None:
+    """A peer that is frozen in the middle of bulk data, so that even our pings are stuck, is given up as soon, with all that waits."""
+    async with open_peer(frozen=True) as peer:
+        stream = await peer.connection.open_stream()
+        await peer.send(pack_header(WINDOW_UPDATE, ACK, stream.stream_id, yamux.WINDOW_BYTES))
+        with pytest.raises(trio.BrokenResourceError):
+            while True:
+                await stream.send_all(bytes(100_000))
+        assert trio.current_time() == pytest.approx(yamux.PING_EVERY_SECONDS + yamux.PING_TIMEOUT_SECONDS)
+        await peer.connection.closed.wait()
+
+
+async def test_closing_a_connection_to_a_frozen_peer_takes_a_moment(autojump_clock: trio.testing.MockClock) -> None:
+    """A connection that can send nothing more is closed within two seconds all the same."""
+    async with open_peer(frozen=True) as peer:
+        stream = await peer.connection.open_stream()
+        with trio.move_on_after(1):
+            await stream.send_all(bytes(INITIAL_WINDOW_BYTES))
+        started = trio.current_time()
+        await peer.connection.aclose()
+        assert trio.current_time() - started <= 2
 
 
 async def test_a_peer_that_answers_pings_is_kept(autojump_clock: trio.testing.MockClock) -> None:
@@ -345,8 +371,8 @@ async def test_closing_sends_what_is_queued() -> None:
             stream = await peer.connection.open_stream()
             await stream.send_all(bytes(100_000))
             await peer.connection.aclose()
-            kinds = [(await peer.header()).kind for _ in range(4)]
-            assert kinds == [WINDOW_UPDATE, DATA, DATA, GO_AWAY]
+            kinds = [(await peer.header()).kind for _ in range(3)]
+            assert kinds == [WINDOW_UPDATE, DATA, GO_AWAY]
 
 
 async def test_a_connection_that_never_ran_can_be_closed() -> None:

@@ -5,6 +5,7 @@ from typing import Final, NamedTuple, Protocol
 
 import trio
 
+from fsn.p2p.transport.noise import MAX_PLAINTEXT_BYTES
 from fsn.p2p.transport.yamux_frames import HEADER_BYTES
 
 __all__ = ["Batch", "Output"]
@@ -118,7 +119,13 @@ class Output:
             taken += 0 if payload is None else len(payload)
             if sender.is_aborted:
                 continue
-            # Header and payload in one piece are one Noise message at the other end, whose parser then sees whole frames.
-            parts.append(header if payload is None else b"".join((header, payload)))
-            size += len(parts[-1])
+            parts += [header] if payload is None else _messages(header, payload)
+            size += HEADER_BYTES + (0 if payload is None else len(payload))
         return Batch(parts, taken)
+
+
+def _messages(header: bytes, payload: memoryview) -> list[bytes | memoryview]:
+    """A frame cut where Noise messages end, so that the other end sees few pieces; only the first is copied."""
+    first = MAX_PLAINTEXT_BYTES - len(header)
+    rest = range(first, len(payload), MAX_PLAINTEXT_BYTES)
+    return [b"".join((header, payload[:first])), *(payload[at : at + MAX_PLAINTEXT_BYTES] for at in rest)]

@@ -86,11 +86,22 @@ def make_app(counts: "Counter[str]", events: dict[str, trio.Event]) -> FrontQuar
     @app.put("/take-one")
     async def take_one() -> str:
         """Read one piece, then wait to be told."""
-        async for piece in current_request().body:
-            counts["taken"] += len(piece)
-            events["taken"].set()
-            await events["go"].wait()
+        try:
+            async for piece in current_request().body:
+                counts["taken"] += len(piece)
+                events["taken"].set()
+                await events["go"].wait()
+        except trio.Cancelled:
+            counts["cancelled"] += 1
+            raise
+        finally:
+            events["left"].set()
         return "done"
+
+    @app.get("/whose")
+    async def whose() -> str:
+        request = current_request()
+        return f"{request.host} {request.path} {request.query_string.decode()}"
 
     @app.put("/refuse")
     async def refuse() -> Response:

@@ -5,7 +5,9 @@ import trio
 from hypercorn.typing import ASGIReceiveEvent
 from trio.testing import wait_all_tasks_blocked
 
-from fsn.web.front.inbox import Inbox
+from fsn.web.front.inbox import MESSAGE_BYTES, Inbox
+
+LIMIT = 4096
 
 
 def body(size: int) -> ASGIReceiveEvent:
@@ -18,18 +20,37 @@ async def _nothing() -> None:
 
 @pytest.fixture
 def inbox() -> Inbox:
-    return Inbox(100, _nothing)
+    return Inbox(LIMIT, _nothing)
 
 
 async def test_a_full_inbox_holds_the_reader_until_something_is_taken(inbox: Inbox) -> None:
     """`put` waits at the limit and goes on once the application has taken enough."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(inbox.put, body(100))
+        nursery.start_soon(inbox.put, body(LIMIT))
         await wait_all_tasks_blocked()
-        assert (inbox.size_bytes, len(nursery.child_tasks)) == (100, 1)
+        assert (inbox.size_bytes, len(nursery.child_tasks)) == (LIMIT + MESSAGE_BYTES, 1)
         await inbox.receive()
         await wait_all_tasks_blocked()
         assert (inbox.size_bytes, len(nursery.child_tasks)) == (0, 0)
+
+
+async def test_many_tiny_messages_fill_the_inbox_like_few_large_ones() -> None:
+    """A body in chunks of one byte is held back by what its messages weigh, long before its bytes reach the limit."""
+    inbox = Inbox(64 * 1024, _nothing)
+    count = 0
+    with trio.move_on_after(1) as scope:
+        async with trio.open_nursery() as nursery:
+
+            async def push() -> None:
+                nonlocal count
+                for count in range(1, 64 * 1024):  # noqa: B007
+                    await inbox.put(body(1))
+
+            nursery.start_soon(push)
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+    assert not scope.cancelled_caught
+    assert count <= 64 * 1024 // MESSAGE_BYTES
 
 
 @pytest.mark.parametrize("end", ["close", "disconnect"])
@@ -37,7 +58,7 @@ async def test_the_end_of_a_request_frees_the_reader(inbox: Inbox, end: str) -> 
     """A reader that waits at the limit is let go when the application ends or the client leaves, and never waits again."""
     with trio.fail_after(1):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(inbox.put, body(200))
+            nursery.start_soon(inbox.put, body(LIMIT))
             await wait_all_tasks_blocked()
             if end == "close":
                 inbox.close()
@@ -63,7 +84,7 @@ async def test_the_first_read_and_no_other_asks_for_the_body() -> None:
     async def before_body() -> None:
         calls.append("asked")
 
-    inbox = Inbox(100, before_body)
+    inbox = Inbox(LIMIT, before_body)
     await inbox.put(body(1))
     await inbox.put(body(1))
     assert calls == []

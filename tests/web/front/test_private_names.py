@@ -7,6 +7,7 @@ import ssl
 import h11
 import trio
 from h11._readers import ContentLengthReader
+from h11._receivebuffer import ReceiveBuffer
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.trio.task_group import TaskGroup, _handle
@@ -30,6 +31,24 @@ def test_h11_reads_a_body_with_the_reader_we_step_past() -> None:
     assert not connection._receive_buffer
     reader._remaining = 0
     assert isinstance(connection.next_event(), h11.EndOfMessage)
+
+
+def test_h11_reads_heads_and_trailers_through_the_buffer_we_replace() -> None:
+    """`_receive_buffer` may be set before the first byte, and its `maybe_extract_lines` sees every head and every trailer."""
+    seen: list[list[bytes]] = []
+
+    class Buffer(ReceiveBuffer):
+        def maybe_extract_lines(self) -> list[bytearray] | None:
+            lines = super().maybe_extract_lines()
+            seen.extend([] if lines is None else [[bytes(line) for line in lines]])
+            return lines
+
+    connection = h11.Connection(h11.SERVER)
+    connection._receive_buffer = Buffer()
+    connection.receive_data(b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: y\r\n\r\n")
+    assert isinstance(connection.next_event(), h11.Request)
+    assert isinstance(connection.next_event(), h11.EndOfMessage)
+    assert seen == [[b"PUT / HTTP/1.1", b"Host: a", b"Transfer-Encoding: chunked"], [b"X: y"]]
 
 
 async def test_trio_tls_keeps_its_parts_where_we_read_them() -> None:

@@ -1,7 +1,7 @@
 """HTTP/1.1 on one connection: Hypercorn's h11 protocol, with a short way for bodies and no answer before it is due."""
 
 from http import HTTPStatus
-from urllib.parse import urlsplit
+from typing import Any
 
 import h11
 import msgspec
@@ -13,8 +13,12 @@ from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
 from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.typing import H11SendableEvent
 
+from fsn.web.front.strict import StrictBuffer, origin_form, request_fault
+
 __all__ = ["FrontProtocol"]
 
+REFUSAL_CHARACTERS = 300
+"""h11 repeats what it could not read, which may be long."""
 REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
@@ -25,7 +29,7 @@ class FrontProtocol(H11Protocol):
     * `100 Continue` is sent when the application first reads, and with its reason phrase (botocore before 1.31 needs three words);
     * a response's head leaves together with the first piece of its body;
     * an answer that comes before the body was read says that the connection ends with it;
-    * Content-Length together with Transfer-Encoding is refused (request smuggling, RFC 9112 section 6.3);
+    * what a proxy may read otherwise than we do is refused (request smuggling; see `strict.py`);
     * a pipelined request that waits for its turn does not hold the connection after the client has gone;
     * HTTP/2 and WebSocket upgrades are ignored: such a request is answered over HTTP/1.1 like any other.
     """
@@ -34,6 +38,10 @@ class FrontProtocol(H11Protocol):
     _head = b""
     _over = False
     _is_head = False
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.connection._receive_buffer = StrictBuffer(self.config.h11_max_incomplete_size)
 
     @property
     def is_over(self) -> bool:
@@ -83,7 +91,7 @@ class FrontProtocol(H11Protocol):
             try:
                 event = self.connection.next_event()
             except h11.RemoteProtocolError as error:
-                await self._refuse(error.error_status_hint, str(error))
+                await self._refuse(error.error_status_hint, str(error)[:REFUSAL_CHARACTERS])
                 return
             if event is h11.PAUSED:
                 await self._wait_turn()
@@ -107,13 +115,14 @@ class FrontProtocol(H11Protocol):
     async def _begin(self, request: h11.Request) -> None:
         await self.send(Updated(idle=False))
         self._is_head = request.method == b"HEAD"
-        if (fault := _fault(request)) is not None:
+        if (fault := request_fault(request)) is not None:
             await self._refuse(400, fault)
         else:
             await self._create_stream(request)
 
     async def _create_stream(self, request: h11.Request) -> None:
         # Hypercorn's, less WebSocket.
+        target, headers = origin_form(request)
         self.stream = HTTPStream(
             self.app,
             self.config,
@@ -128,10 +137,10 @@ class FrontProtocol(H11Protocol):
         await self.stream.handle(
             Request(
                 stream_id=STREAM_ID,
-                headers=list(request.headers),
+                headers=headers,
                 http_version=request.http_version.decode(),
                 method=request.method.decode("ascii").upper(),
-                raw_path=request.target,
+                raw_path=target,
                 state=self.connection_state,
             )
         )
@@ -195,25 +204,3 @@ def _response(status: int, headers: list[tuple[bytes, bytes]]) -> h11.Response:
 
 def _has_body(response: h11.Response) -> bool:
     return any(name == b"content-length" and value != b"0" for name, value in response.headers)
-
-
-def _fault(request: h11.Request) -> str | None:
-    """Why this request, though h11 took it, is not one that we answer; None for a good one."""
-    names = {name for name, _ in request.headers}
-    if {b"content-length", b"transfer-encoding"} <= names:
-        return "Content-Length and Transfer-Encoding exclude one another"
-    if request.http_version not in (b"1.0", b"1.1"):
-        return "HTTP/1.0 or HTTP/1.1 is spoken here"
-    if not _is_target(request.method, request.target):
-        return "the request target must be a path or an http(s) address"
-    return None
-
-
-def _is_target(method: bytes, target: bytes) -> bool:
-    if target.startswith(b"/") or (target == b"*" and method == b"OPTIONS"):
-        return True
-    try:
-        parts = urlsplit(target.decode("ascii"))
-    except ValueError:
-        return False
-    return parts.scheme in ("http", "https") and bool(parts.netloc) and parts.path.startswith("/")

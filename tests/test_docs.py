@@ -71,7 +71,7 @@ def test_every_http_operation_is_documented() -> None:
 def test_every_error_is_documented() -> None:
     """Whatever derives from FsnError in the package has its row."""
     page = (ROOT / "docs/reference/errors.md").read_text()
-    assert len(error_classes()) == 22
+    assert len(error_classes()) == 23
     assert all(f"| `{kind.code}` | `{kind.__name__}` |" in page for kind in error_classes())
     assert all(issubclass(getattr(fsn, name), FsnError) for name in fsn.__all__ if f"`{name}`" in page)
 

@@ -145,6 +145,7 @@ CODES = {
     errors.Forbidden: "NOT_AUTHORISED",
     errors.Unavailable: "BUSY",
     errors.QuotaExceeded: "BUSY",
+    errors.RateLimited: "BUSY",
 }
 
 

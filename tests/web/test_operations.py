@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from quart.typing import TestClientProtocol as Client
 
-from fsn.core.errors import Conflict, NotFound, Unauthorized
+from fsn.core.errors import Conflict, NotFound, RateLimited, Unauthorized
 from fsn.web.operations import Operation, Operations, RequestModel, json_response
 from fsn.web.problems import install_problems
 from fsn.web.quart_front import FrontQuart
@@ -155,7 +155,7 @@ def test_declarations_are_kept_for_the_openapi_document() -> None:
     first, *_, last = make_api()
     assert (first.method, first.rule, first.operation_id) == ("PUT", "/items/<uuid:item_id>", "put_item")
     assert (first.body, first.ok_status, first.ok_type) == (Put, 201, Item)
-    assert (first.errors, first.tags, first.description) == ((Conflict,), ("items",), "Store an item.")
+    assert (first.errors, first.tags, first.description) == ((Conflict, RateLimited), ("items",), "Store an item.")
     assert last.security == ("bearer",)
 
 

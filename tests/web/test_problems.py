@@ -24,6 +24,7 @@ EXPECTED = {
     "Conflict": 409,
     "TooLarge": 413,
     "QuotaExceeded": 429,
+    "RateLimited": 429,
     "StorageError": 500,
     "Corrupt": 500,
     "ConfigError": 500,
@@ -119,7 +120,7 @@ async def test_what_a_store_says_is_for_the_log(app: FrontQuart, kind: type[FsnE
 
 
 async def test_facts_never_replace_members_and_need_no_encoding(app: FrontQuart) -> None:
-    """A fact named like a standard member loses, any value becomes JSON, and a finer code is the one answered."""
+    """A fact named like a standard member loses, any value becomes JSON, seconds are rounded up, and a finer code is the one answered."""
 
     @app.get("/raise")
     async def raise_it() -> str:
@@ -130,7 +131,7 @@ async def test_facts_never_replace_members_and_need_no_encoding(app: FrontQuart)
     response, problem = await get(app.test_client(), "/raise")
     assert (problem["status"], problem["code"], problem["title"]) == (429, "slow_down", "Slow down")
     assert problem["file"] == str(UUID(int=1))
-    assert response.headers["Retry-After"] == "2"
+    assert response.headers["Retry-After"] == "3"
 
 
 async def test_an_error_out_of_a_nursery_is_answered_as_itself(app: FrontQuart) -> None:

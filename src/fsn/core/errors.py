@@ -17,6 +17,7 @@ __all__ = [
     "PeerTimeout",
     "ProtocolViolation",
     "QuotaExceeded",
+    "RateLimited",
     "Refused",
     "StorageError",
     "TooFewCopies",
@@ -95,9 +96,16 @@ class TooLarge(Refused):
 
 
 class QuotaExceeded(Refused):
-    """Too many requests, or a limit of the account is reached."""
+    """A limit of the account, or of who asks, is reached."""
 
     code = "quota_exceeded"
+
+
+class RateLimited(QuotaExceeded):
+    """Too many requests, or too many at once: the same request is taken later."""
+
+    code = "rate_limited"
+    transient = True
 
 
 class PeerError(FsnError):

@@ -34,7 +34,7 @@ from fsn.runtime.identity import Identity, load_or_create_identity
 from fsn.runtime.logs import LogConfig
 from fsn.runtime.stages import open_signals, open_stage
 from fsn.web.app import coordinator_app
-from fsn.web.config import HttpConfig
+from fsn.web.config import HttpConfig, LimitsConfig
 from fsn.web.server import serve_http
 
 __all__ = ["Coordinator", "CoordinatorConfig", "DatabaseConfig", "open_coordinator", "open_database", "run_coordinator"]
@@ -71,6 +71,7 @@ class CoordinatorConfig:
     data_dir: Path
     """Everything of this coordinator lies below: keys, the embedded database, ports.json."""
     http: HttpConfig = HttpConfig()
+    limits: LimitsConfig = LimitsConfig()
     p2p: P2pConfig = P2pConfig()
     database: DatabaseConfig = DatabaseConfig()
     accounts: AccountsConfig = AccountsConfig()
@@ -187,7 +188,7 @@ async def open_database(config: CoordinatorConfig) -> AsyncIterator[str]:
 async def _open_doors(
     services: Services, config: CoordinatorConfig, addresses: Callable[[str], tuple[str, ...]]
 ) -> AsyncIterator[Coordinator]:
-    app, stopping = coordinator_app(services, config.http, addresses), trio.Event()
+    app, stopping = coordinator_app(services, config.http, addresses, config.limits), trio.Event()
     async with open_stage("doors", grace_seconds=config.http.graceful_timeout_seconds + 1) as nursery:
         port = await nursery.start(functools.partial(serve_http, app, config.http, shutdown=stopping))
         try:

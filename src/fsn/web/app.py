@@ -11,7 +11,8 @@ from fsn.web.api.health import declare_health
 from fsn.web.api.nodes import Addresses, declare_nodes
 from fsn.web.api.uploads import declare_uploads
 from fsn.web.auth import guard_with
-from fsn.web.config import HttpConfig
+from fsn.web.config import HttpConfig, LimitsConfig
+from fsn.web.limits import Limits
 from fsn.web.middleware import HttpMetrics, install_middleware
 from fsn.web.operations import Operations
 from fsn.web.problems import install_problems
@@ -20,11 +21,12 @@ from fsn.web.quart_front import FrontQuart
 __all__ = ["coordinator_app", "coordinator_operations"]
 
 
-def coordinator_operations(services: Services, addresses: Addresses) -> Operations:
+def coordinator_operations(services: Services, addresses: Addresses, limits: Limits | None = None) -> Operations:
     """All operations of the API. `addresses` tells nodes where the coordinator listens, given the host name they came by."""
-    api = Operations(guard_with(services))
+    limits = limits or Limits(LimitsConfig())
+    api = Operations(guard_with(services, limits))
     declare_health(api, services)
-    declare_auth(api, services)
+    declare_auth(api, services, limits)
     declare_uploads(api, services)
     declare_files(api, services)
     declare_nodes(api, services, addresses)
@@ -32,12 +34,16 @@ def coordinator_operations(services: Services, addresses: Addresses) -> Operatio
     return api
 
 
-def coordinator_app(services: Services, config: HttpConfig, addresses: Addresses) -> FrontQuart:
-    """The application, ready to be served."""
+def coordinator_app(
+    services: Services, config: HttpConfig, addresses: Addresses, limits: LimitsConfig | None = None
+) -> FrontQuart:
+    """The application, ready to be served; `limits` not given are those of a configuration that does not mention them."""
     app = FrontQuart("fsn.web")
     registry = CollectorRegistry()
     install_problems(app)
-    coordinator_operations(services, addresses).install(app)
+    limiting = Limits(limits or LimitsConfig(), trusted_proxies=config.trusted_proxies)
+    app.before_request(limiting.count_unrouted)
+    coordinator_operations(services, addresses, limiting).install(app)
     _install_metrics(app, services, registry)
     install_middleware(app, metrics=HttpMetrics(registry), cors_origins=config.cors_origins)
     return app

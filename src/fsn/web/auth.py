@@ -1,4 +1,4 @@
-"""Who asks: a user's bearer token or a node's API key, judged before anything of the request is read."""
+"""Who asks: a user's bearer token or a node's API key, judged before anything of the request is read, and whether not too often."""
 
 from quart import g
 
@@ -6,6 +6,7 @@ from fsn.coord.catalog import NodeRecord
 from fsn.coord.services import Services
 from fsn.core.errors import Unauthorized
 from fsn.core.ids import UserId
+from fsn.web.limits import Limits
 from fsn.web.operations import Guard, Operation
 from fsn.web.quart_front import current_request
 
@@ -17,21 +18,41 @@ NODE = "node"
 """The API key that a node was given when it registered, in `X-API-Key`."""
 
 
-def guard_with(services: Services) -> Guard:
-    """A guard that lets through who has one of the operation's credentials, and remembers who it is."""
+def guard_with(services: Services, limits: Limits) -> Guard:
+    """A guard that lets through who has one of the operation's credentials and asks not too much, and remembers who it is."""
 
     async def guard(operation: Operation) -> None:
-        if not operation.security:
-            return
         headers = current_request().headers
-        if NODE in operation.security and (key := headers.get("X-API-Key")):
+        if not operation.security:
+            limits.count_request()
+        elif NODE in operation.security and (key := headers.get("X-API-Key")):
+            limits.count_request()  # before the look into the database
             g.node = await services.registrar.authenticate(key)
         elif USER in operation.security:
-            g.user = services.accounts.authenticate(_bearer(headers.get("Authorization", "")))
+            g.user = user = _user(services, limits, headers.get("Authorization", ""))
+            _hold_slot(operation, limits, user)
         else:
             raise Unauthorized("an X-API-Key header is wanted", code="token_missing")
 
     return guard
+
+
+def _user(services: Services, limits: Limits, header: str) -> UserId:
+    try:
+        user = services.accounts.authenticate(_bearer(header))
+    except Unauthorized:
+        limits.count_request()
+        raise
+    limits.count_request(user)
+    return user
+
+
+def _hold_slot(operation: Operation, limits: Limits, user: UserId) -> None:
+    """Until the response is complete, the request counts among the user's transfers, if it is one."""
+    if operation.raw is not None:
+        current_request().ending.enter_context(limits.uploads.hold(user))
+    elif operation.produces is not None:
+        current_request().ending.enter_context(limits.downloads.hold(user))
 
 
 def asking_user() -> UserId:

@@ -9,7 +9,7 @@ import attrs
 import msgspec
 from quart import Quart, Response
 
-from fsn.core.errors import FsnError, Invalid
+from fsn.core.errors import FsnError, Invalid, RateLimited
 from fsn.web.quart_front import FrontRequest, current_request
 
 __all__ = ["JSON_LIMIT_BYTES", "Operation", "Operations", "RequestModel", "json_response"]
@@ -116,7 +116,9 @@ class Operations:
                 ok_status=ok[0],
                 ok_type=ok[1],
                 produces=produces,
-                errors=errors,
+                errors=errors
+                if self.guard is None
+                else (*errors, RateLimited),  # which a guard may raise for any of them
                 tags=tags,
                 security=security,
                 max_body_bytes=max_body_bytes,

@@ -1,5 +1,6 @@
 """Errors as HTTP answers: RFC 9457 problem details, with one table from our error tree to statuses."""
 
+import math
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -32,6 +33,7 @@ _STATUS: dict[type[FsnError], HTTPStatus] = {
     errors.Conflict: HTTPStatus.CONFLICT,
     errors.TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.QuotaExceeded: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.RateLimited: HTTPStatus.TOO_MANY_REQUESTS,
     errors.PeerError: HTTPStatus.BAD_GATEWAY,
     errors.PeerRefused: HTTPStatus.BAD_GATEWAY,
     errors.ProtocolViolation: HTTPStatus.BAD_GATEWAY,
@@ -119,7 +121,7 @@ def _headers(error: FsnError) -> dict[str, str]:
         headers["WWW-Authenticate"] = "Bearer"
     retry_after = error.facts.get("retry_after_seconds", RETRY_AFTER_SECONDS if error.transient else None)
     if isinstance(retry_after, int | float):
-        headers["Retry-After"] = str(max(1, round(retry_after)))
+        headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
     return headers
 
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, cast
 
@@ -112,6 +113,8 @@ class FrontRequest(TrioRequest):
     body_class = PullBody
     body: PullBody
     nursery: trio.Nursery
+    ending: ExitStack
+    """What is entered here is left when the response is complete, or cut."""
 
     @property
     def max_content_length(self) -> int | None:
@@ -141,10 +144,14 @@ class FrontHTTPConnection(TrioASGIHTTPConnection):
 
         request = cast(FrontRequest, self._create_request_from_scope(send))
         request.body.attach(receive)
+        with ExitStack() as request.ending:
+            await self._handle(request, send_and_note)
+
+    async def _handle(self, request: FrontRequest, send: ASGISendCallable) -> None:
         async with trio.open_nursery() as nursery:
             request.nursery = nursery
             nursery.start_soon(self._cancel_on_disconnect, nursery.cancel_scope, request.body)
-            await self._answer(request, send_and_note)
+            await self._answer(request, send)
             nursery.cancel_scope.cancel()
 
     async def _answer(self, request: Request, send: ASGISendCallable) -> None:

@@ -9,6 +9,7 @@ import trio
 from hypercorn.typing import ASGIFramework
 
 from fsn.core.errors import ConfigError
+from fsn.web.client_address import parse_networks
 from fsn.web.config import HttpConfig
 from fsn.web.front.config import FrontConfig
 from fsn.web.front.serve import Waitable, serve
@@ -83,6 +84,8 @@ def _tls_context(config: HttpConfig) -> ssl.SSLContext | None:
 def _front_config(config: HttpConfig) -> FrontConfig:
     front = FrontConfig()
     front.max_connections = config.max_connections
+    front.max_connections_per_address = config.max_connections_per_address
+    front.trusted_proxies = parse_networks(config.trusted_proxies)
     front.keep_alive_timeout = config.idle_timeout_seconds
     front.body_timeout = config.body_timeout_seconds
     front.min_rate = config.min_upload_bytes_per_second

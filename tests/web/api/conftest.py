@@ -10,7 +10,7 @@ import trio
 
 from fsn.coord.database.pool import Pool
 from fsn.web.app import coordinator_app
-from fsn.web.config import HttpConfig
+from fsn.web.config import HttpConfig, LimitsConfig
 from fsn.web.server import serve_http
 from tests.coord.network import CONFIG, Network, open_network
 
@@ -42,12 +42,14 @@ async def api(pool: Pool) -> AsyncIterator[Api]:
 
 
 @asynccontextmanager
-async def open_api(network: Network) -> AsyncIterator[Api]:
+async def open_api(
+    network: Network, limits: LimitsConfig | None = None, trusted_proxies: tuple[str, ...] = ()
+) -> AsyncIterator[Api]:
     """The API of a coordinator in this process."""
-    config = HttpConfig(port=0, graceful_timeout_seconds=1)
+    config = HttpConfig(port=0, graceful_timeout_seconds=1, trusted_proxies=trusted_proxies)
     stopping = trio.Event()
     async with trio.open_nursery() as nursery:
-        app = coordinator_app(network.services, config, lambda _: ("/ip4/127.0.0.1/tcp/4001",))
+        app = coordinator_app(network.services, config, lambda _: ("/ip4/127.0.0.1/tcp/4001",), limits)
         port = await nursery.start(functools.partial(serve_http, app, config, shutdown=stopping))
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http, AsyncExitStack() as clients:
             yield Api(http, network, clients)

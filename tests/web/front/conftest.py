@@ -146,7 +146,7 @@ StartServer = Callable[..., AbstractAsyncContextManager[Probe]]
 
 
 @asynccontextmanager
-async def _start_server(**options: float) -> AsyncIterator[Probe]:
+async def _start_server(**options: Any) -> AsyncIterator[Probe]:
     config = FrontConfig()
     for name, value in {"linger_timeout": 2.0, **options}.items():
         assert hasattr(config, name), name

@@ -10,6 +10,7 @@ import trio
 import trio.testing
 from structlog.testing import capture_logs
 
+from fsn.web.client_address import parse_networks
 from fsn.web.front.inbox import Inbox
 
 StartServer = Callable[..., AbstractAsyncContextManager[Any]]
@@ -304,6 +305,27 @@ async def test_more_clients_than_places_are_served_in_turn(start_server: StartSe
             await wire.send(get("/hello", "Connection: close"))
         for wire in wires:
             assert (await wire.read_to_end()).endswith(b"hello")
+
+
+async def test_one_address_has_its_share_of_the_places(start_server: StartServer) -> None:
+    """Connections beyond those of one address are closed, and one that ends makes room; trusted proxies have no such limit."""
+    async with start_server(max_connections_per_address=2) as server:
+        wires = [await server.connect() for _ in range(2)]
+        for wire in wires:
+            await wire.send(get("/hello"))
+            await wire.read_until(b"hello")
+        assert await (await server.connect()).read_to_end() == b""
+        await wires[0].send(get("/hello", "Connection: close"))
+        await wires[0].read_to_end()
+        await trio.testing.wait_all_tasks_blocked()
+        again = await server.connect()
+        await again.send(get("/hello"))
+        assert b"200 OK" in await again.read_until(b"hello")
+    trusted = parse_networks(["127.0.0.0/8"])
+    async with start_server(max_connections_per_address=2, trusted_proxies=trusted) as server:
+        for wire in [await server.connect() for _ in range(4)]:
+            await wire.send(get("/hello"))
+            await wire.read_until(b"hello")
 
 
 async def test_head_has_the_headers_and_no_body(start_server: StartServer) -> None:

@@ -10,6 +10,7 @@ from fsn.coord.services import Services
 from fsn.core.errors import Conflict, Invalid, Unauthorized
 from fsn.core.units import format_credits
 from fsn.web.auth import USER, asking_user
+from fsn.web.limits import Limits
 from fsn.web.operations import Operations, RequestModel
 
 __all__ = ["declare_auth"]
@@ -41,7 +42,7 @@ class LoginView(msgspec.Struct):
     user: UserView
 
 
-def declare_auth(api: Operations, services: Services) -> None:
+def declare_auth(api: Operations, services: Services, limits: Limits) -> None:
     """Add the operations on accounts."""
     accounts = services.accounts
 
@@ -51,6 +52,7 @@ def declare_auth(api: Operations, services: Services) -> None:
     )  # fmt: skip
     async def register(body: Credentials) -> UserView:
         """The address must be new, whatever its case. A new account starts with the welcome grant."""
+        limits.count_registration()
         return _user_view(await accounts.register(body.email, body.password))
 
     @api.operation(
@@ -59,7 +61,8 @@ def declare_auth(api: Operations, services: Services) -> None:
     )  # fmt: skip
     async def login(body: Credentials) -> LoginView:
         """Send the token as `Authorization: Bearer ...`."""
-        login = await accounts.login(body.email, body.password)
+        with limits.login(body.email):
+            login = await accounts.login(body.email, body.password)
         return LoginView(login.token, login.expires_at, _user_view(login.account))
 
     @api.operation(

@@ -6,6 +6,8 @@ import structlog
 from hypercorn.config import Config
 from hypercorn.logging import Logger
 
+from fsn.web.client_address import Network
+
 __all__ = ["FrontConfig"]
 
 log = structlog.get_logger(__name__)
@@ -57,3 +59,5 @@ class FrontConfig(Config):
     linger_timeout: float = 3.0  # how long an early answer waits for a client that still sends
     linger_bytes = 64 * 1024 * 1024  # ... and how much of that is thrown away
     max_connections = 1000
+    max_connections_per_address = 0  # 0: no limit
+    trusted_proxies: tuple[Network, ...] = ()  # which that limit does not hold for

@@ -1,6 +1,7 @@
 """Accepting connections up to a limit, and stopping: accept no more, let requests in flight end, then cut."""
 
 import ssl
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from typing import Protocol
@@ -11,6 +12,8 @@ from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ASGIFramework
 
+from fsn.core.rates import source_network
+from fsn.web.client_address import is_trusted
 from fsn.web.front.config import FrontConfig
 from fsn.web.front.connection import FrontConnection
 from fsn.web.front.tls import RecordStream
@@ -56,6 +59,7 @@ class _Server:
         self._context = WorkerContext(None)
         self._free = trio.Semaphore(config.max_connections)
         self._open: set[FrontConnection] = set()
+        self._by_source: Counter[str] = Counter()
 
     async def accept_until(
         self, shutdown: Waitable, listeners: Sequence[trio.SocketListener], connections: trio.Nursery
@@ -63,7 +67,7 @@ class _Server:
         limited = [_LimitedListener(listener, self._free) for listener in listeners]
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(partial(trio.serve_listeners, self._connect, limited, handler_nursery=connections))
+                nursery.start_soon(partial(trio.serve_listeners, self._accept, limited, handler_nursery=connections))
                 await shutdown.wait()
                 nursery.cancel_scope.cancel()
         finally:
@@ -79,6 +83,33 @@ class _Server:
             for connection in self._open:
                 connection.cut()
 
+    async def _accept(self, stream: trio.SocketStream) -> None:
+        source = self._source(stream)
+        self._by_source[source] += 1
+        try:
+            if self._may_have_another(source):
+                await self._connect(stream)
+            else:
+                log.info("http_connection_refused", reason="too many from one address")
+                await trio.aclose_forcefully(stream)
+        finally:
+            self._by_source[source] -= 1
+            if not self._by_source[source]:
+                del self._by_source[source]
+            self._free.release()
+
+    def _source(self, stream: trio.SocketStream) -> str:
+        """Who counts as one client; empty for who may have any number."""
+        try:
+            peer = stream.socket.getpeername()[0]
+        except OSError:  # gone already
+            return ""
+        return "" if is_trusted(peer, self._config.trusted_proxies) else source_network(peer)
+
+    def _may_have_another(self, source: str) -> bool:
+        limit = self._config.max_connections_per_address
+        return not source or not limit or self._by_source[source] <= limit
+
     async def _connect(self, stream: trio.SocketStream) -> None:
         connection = FrontConnection(self._app, self._config, self._context, self._secure(stream))
         self._open.add(connection)
@@ -88,7 +119,6 @@ class _Server:
             log.exception("http_connection_failed")
         finally:
             self._open.discard(connection)
-            self._free.release()
 
     def _secure(self, stream: trio.SocketStream) -> trio.SocketStream | RecordStream:
         return stream if self._tls is None else RecordStream(stream, self._tls, self._config.read_size)

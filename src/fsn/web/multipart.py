@@ -1,8 +1,10 @@
 """multipart/form-data as a stream: fields are bounded, files pass through piece by piece, nothing is spooled."""
 
+import re
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import attrs
 from multipart import (  # type: ignore[import-untyped]
@@ -39,7 +41,7 @@ class FilePart:
 
     def __init__(self, form: "_Form", segment: Any) -> None:
         self.name: str = segment.name or ""
-        self.filename: str = segment.filename or ""
+        self.filename: str = _filename(segment) or ""
         """As the client sent it: check it before use."""
         self.content_type: str = segment.content_type or "application/octet-stream"
         self._form = form
@@ -81,7 +83,7 @@ class _Form:
         segment = await self.next_event()
         if segment is None:
             raise StopAsyncIteration
-        if segment.filename is None:
+        if _filename(segment) is None:
             return Field(segment.name or "", await self._read_value(segment.name or ""))
         self._file = FilePart(self, segment)
         return self._file
@@ -112,9 +114,28 @@ class _Form:
             else:
                 self._parser.close()
         except ParserLimitReached as error:
-            raise TooLarge(f"the form is too large: {error}") from error
+            raise TooLarge(f"the form is too large: {error.args[0]}") from error
         except MultipartError as error:
-            raise Invalid(f"multipart/form-data is wanted; the body cannot be read as such: {error}") from error
+            raise Invalid(f"multipart/form-data is wanted; the body cannot be read as such: {error.args[0]}") from error
+
+
+def _filename(segment: Any) -> str | None:
+    """The part's file name, None for a field. `filename*` (RFC 8187) is not for forms (RFC 7578, section 4.2), but there are clients that
+    send it for names beyond ASCII, and then it is the better one."""
+    plain: str | None = segment.filename
+    extended = _EXTENDED_FILENAME.search(_QUOTED.sub('""', segment.header("Content-Disposition", "")))
+    if extended is None:
+        return plain
+    try:
+        return unquote_to_bytes(extended["value"]).decode(extended["charset"])
+    except UnicodeDecodeError as error:
+        raise Invalid(f"filename* of a form must be in {extended['charset']}; byte {error.start} is not") from error
+
+
+_QUOTED = re.compile(r'"(?:\\.|[^"\\])*"')
+_EXTENDED_FILENAME = re.compile(
+    r";\s*filename\*\s*=\s*(?P<charset>utf-8|iso-8859-1)'[^']*'(?P<value>[^\s;\"]*)", re.IGNORECASE
+)
 
 
 def read_form(

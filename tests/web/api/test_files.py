@@ -3,6 +3,7 @@
 import secrets
 
 import httpx
+import pytest
 
 from fsn.core.chunking import CHUNK_BYTES
 from tests.web.api.conftest import Api
@@ -91,6 +92,35 @@ async def test_a_form_upload(api: Api) -> None:
     file = response.json()
     assert (file["filename"], file["replicas"], file["size_bytes"]) == ("photo.jpg", 2, len(data))
     assert (await user.get(f"/api/v1/files/{file['id']}/download")).content == data
+
+
+@pytest.mark.parametrize("size_bytes", [10, 3 << 20])
+async def test_a_form_that_is_not_as_it_should_be_stores_nothing(api: Api, size_bytes: int) -> None:
+    """A field that comes too late, a second file, a form that breaks off or has no file: 400, and no file is there, whole or half."""
+    user = await api.user()
+    file = _part(b'name="file"; filename="f"', bytes(size_bytes))
+    late = _part(b'name="replicas"', b"2")
+    forms = {
+        "must come before the file": file + late + b"--XX--\r\n",
+        "a second one follows": file + file + b"--XX--\r\n",
+        "Unexpected end": file,
+        "cannot be read": file[: size_bytes // 2],
+        "must have a file": late + b"--XX--\r\n",
+        "replicas must be a whole number": _part(b'name="replicas"', b"two") + file + b"--XX--\r\n",
+        "header length": b"--XX\r\n" + b"y" * 50_000,
+        "invalid_filename": _part(b'name="file"; filename="../f"', b"x") + b"--XX--\r\n",
+    }
+    for words, form in forms.items():
+        response = await user.post(
+            "/api/v1/files", content=form, headers={"Content-Type": "multipart/form-data; boundary=XX"}
+        )
+        assert response.status_code in (400, 413), (words, response.text)
+        assert words in response.text
+    assert (await user.get("/api/v1/files")).json()["files"] == []
+
+
+def _part(disposition: bytes, content: bytes) -> bytes:
+    return b"--XX\r\nContent-Disposition: form-data; " + disposition + b"\r\n\r\n" + content + b"\r\n"
 
 
 async def test_lists_are_paged_newest_first(api: Api) -> None:

@@ -75,13 +75,13 @@ def _declare_storing(api: Operations, services: Services) -> None:
         raw="multipart/form-data", ok=(201, FileView), errors=_STORING, max_body_bytes=None,
     )  # fmt: skip
     async def post_file() -> Response:
-        """The first part with a file name is stored under that name; a field `replicas` may come before it."""
+        """The form's one file is stored under the name that it has there; a field `replicas` may come before it."""
         request = current_request()
         replicas: int | None = None
-        async for part in read_form(request.body, request.content_type or ""):
+        form = read_form(request.body, request.content_type or "")
+        async for part in form:
             if isinstance(part, FilePart):
-                content = cast(AsyncIterator[bytes], part)
-                return await _store(services, part.filename, None, replicas, content)
+                return await _store(services, part.filename, None, replicas, _to_the_end(part, form))
             replicas = _replicas(part) if part.name == "replicas" else replicas
         raise Invalid("the form must have a file")
 
@@ -122,6 +122,17 @@ def _declare_reading(api: Operations, services: Services) -> None:
             filename=file.name,
         )
         return await object_response(lambda begin, end: services.downloads.open_range(file, begin, end), facts)
+
+
+async def _to_the_end(file: FilePart, form: AsyncIterator[Field | FilePart]) -> AsyncIterator[bytes]:
+    """The bytes of the file. Then the form must end, with nothing that should have come before: else the file is not stored."""
+    async for piece in cast(AsyncIterator[bytes], file):
+        yield piece
+    async for part in form:
+        if isinstance(part, FilePart):
+            raise Invalid("a form has one file; a second one follows the first")
+        if part.name == "replicas":
+            raise Invalid("the field `replicas` must come before the file; it came after")
 
 
 async def _store(

@@ -10,13 +10,15 @@ import structlog
 import trio
 from hypercorn.typing import ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallable, ASGISendEvent
 from quart import request
+from quart.utils import encode_headers
 from quart.wrappers import Request
+from quart.wrappers.response import DataBody
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
 from quart_trio.wrappers.request import TrioBody, TrioRequest
 
 from fsn.core.errors import FsnError, TooLarge
-from fsn.web.front.tasks import WAIT_DISCONNECT
+from fsn.web.front.tasks import ON_DISCONNECT
 
 __all__ = ["FrontQuart", "FrontRequest", "PullBody", "current_request"]
 
@@ -150,9 +152,26 @@ class FrontHTTPConnection(TrioASGIHTTPConnection):
     async def _handle(self, request: FrontRequest, send: ASGISendCallable) -> None:
         async with trio.open_nursery() as nursery:
             request.nursery = nursery
-            nursery.start_soon(self._cancel_on_disconnect, nursery.cancel_scope, request.body)
+            self._watch(nursery, request.body)
             await self._answer(request, send)
             nursery.cancel_scope.cancel()
+
+    def _watch(self, nursery: trio.Nursery, body: PullBody) -> None:
+        """Cancel the nursery when the client leaves."""
+
+        def leave() -> None:
+            if not self._is_answered:  # else this is only the end of our own response
+                nursery.cancel_scope.cancel()
+
+        async def wait() -> None:
+            await body.wait_disconnect()
+            leave()
+
+        on_disconnect = self.scope["extensions"].get(ON_DISCONNECT)
+        if on_disconnect is None:  # Quart's test client
+            nursery.start_soon(wait)
+        else:
+            cast(Any, on_disconnect)(leave)
 
     async def _answer(self, request: Request, send: ASGISendCallable) -> None:
         response = await self.app.handle_request(request)
@@ -162,11 +181,15 @@ class FrontHTTPConnection(TrioASGIHTTPConnection):
             # Too late for another status: leave the response unfinished, so that the server cuts the connection.
             log.warning("http_response_cut", reasons=[str(error) for error in _leaves(group)])
 
-    async def _cancel_on_disconnect(self, scope: trio.CancelScope, body: PullBody) -> None:
-        wait = self.scope["extensions"].get(WAIT_DISCONNECT)
-        await (body.wait_disconnect() if wait is None else cast(Any, wait)())
-        if not self._is_answered:  # else this is only the end of our own response
-            scope.cancel()
+    async def _send_response(self, send: ASGISendCallable, response: Any) -> None:
+        """Quart's, but that a body which is there as a whole goes in one message, and says that it is the last."""
+        body = response.response
+        if not isinstance(body, DataBody):
+            await super()._send_response(send, response)
+            return
+        headers = encode_headers(response.headers)
+        await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+        await send({"type": "http.response.body", "body": body.data[body.begin : body.end], "more_body": False})
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:

@@ -72,9 +72,25 @@ async def test_a_disconnect_is_told_again_and_again(inbox: Inbox) -> None:
     await inbox.put(body(3))
     await inbox.put({"type": "http.disconnect"})
     with trio.fail_after(1):
-        await inbox.wait_disconnect()
         kinds = [(await inbox.receive())["type"] for _ in range(3)]
     assert kinds == ["http.request", "http.disconnect", "http.disconnect"]
+
+
+async def test_who_wants_to_know_of_a_departure_is_called_once() -> None:
+    """At once when the client goes, or has gone; not after the application has ended."""
+    calls: list[str] = []
+    early, late, ended = (Inbox(LIMIT, _nothing) for _ in range(3))
+    early.call_when_gone(lambda: calls.append("early"))
+    assert calls == []
+    for inbox in (early, late):
+        await inbox.put({"type": "http.disconnect"})
+        await inbox.put({"type": "http.disconnect"})
+    late.call_when_gone(lambda: calls.append("late"))
+    assert calls == ["early", "late"]
+    ended.call_when_gone(lambda: calls.append("ended"))
+    ended.close()
+    await ended.put({"type": "http.disconnect"})
+    assert calls == ["early", "late"]
 
 
 async def test_the_first_read_and_no_other_asks_for_the_body() -> None:

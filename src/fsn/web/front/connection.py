@@ -1,6 +1,7 @@
 """One TCP connection: reading with deadlines that fit what is awaited, sending with a deadline that moves with progress, closing."""
 
 from collections.abc import Callable
+from math import inf
 
 import trio
 from hypercorn.events import Closed, Event, RawData, Updated
@@ -45,6 +46,12 @@ class FrontConnection(TCPServer):
         self._socket = (stream.transport if isinstance(stream, RecordStream) else stream).socket
         self._discarding = False
         self._reader_ended = trio.Event()
+        self._idle_scope = trio.CancelScope()  # around reading; its deadline is set while no request is under way
+
+    def close_if_idle(self) -> None:
+        """For a stop: end now what would wait for another request."""
+        if self._idle_scope.deadline < inf:
+            self._idle_scope.deadline = -inf
 
     def cut(self) -> None:
         """Close the socket at once; whoever waits for it is told. For the end of the grace of a stop."""
@@ -77,10 +84,18 @@ class FrontConnection(TCPServer):
         async with group:
             self.protocol = self._make_protocol(group)
             group.before_body = self.protocol.send_continue
-            await self.idle_task.restart(group, self._idle_timeout)
+            self._note_idle(True)
             await self._read_data()
-            await self.idle_task.stop()
             self._reader_ended.set()
+
+    def _note_idle(self, is_idle: bool) -> None:
+        # Hypercorn has a task for it, which is started and cancelled for every request: 8 % of its CPU time here when it is small.
+        if not is_idle:
+            self._idle_scope.deadline = inf
+        elif self.context.terminated.is_set():
+            self._idle_scope.deadline = -inf
+        else:
+            self._idle_scope.deadline = trio.current_time() + self.config.keep_alive_timeout
 
     def _make_protocol(self, group: FrontTaskGroup) -> FrontProtocol:
         family = self._socket.family
@@ -101,8 +116,9 @@ class FrontConnection(TCPServer):
     async def _read_data(self) -> None:
         pace = _Pace(self.config, trio.current_time)
         try:
-            while not pace.is_too_slow and await self._read_once(pace):
-                pass
+            with self._idle_scope:
+                while not pace.is_too_slow and await self._read_once(pace):
+                    pass
         except (*_GONE, trio.TooSlowError):
             pass
         await self.protocol.handle(Closed())
@@ -127,14 +143,11 @@ class FrontConnection(TCPServer):
     async def protocol_send(self, event: Event) -> None:
         if isinstance(event, RawData):
             await self._send(event.data)
-            return
-        with trio.CancelScope(shield=True):  # short: nothing below waits for the client
-            if isinstance(event, Closed):
+        elif isinstance(event, Updated):
+            self._note_idle(event.idle)
+        elif isinstance(event, Closed):
+            with trio.CancelScope(shield=True):  # short: nothing in it waits for the client
                 await self._begin_close()
-            elif isinstance(event, Updated) and event.idle:
-                await self.idle_task.restart(self._task_group, self._idle_timeout)
-            elif isinstance(event, Updated):
-                await self.idle_task.stop()
 
     async def _send(self, data: bytes) -> None:
         """Send all of `data`, or close. Shielded, since half a message on the wire cannot be taken back; write_timeout bounds it."""
@@ -183,11 +196,6 @@ class FrontConnection(TCPServer):
         else:
             await self._close()
         await self.protocol.handle(Closed())
-
-    async def _initiate_server_close(self) -> None:
-        # Hypercorn's, bounded: the idle task calls it shielded, and TLS waits for a client that does not read.
-        await self.protocol.handle(Closed())
-        await self._close()
 
     async def _linger(self) -> None:
         """Leave the client time to read our answer; closing with unread bytes would reset the connection and destroy it."""

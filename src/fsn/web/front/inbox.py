@@ -9,7 +9,7 @@ from hypercorn.typing import ASGIReceiveEvent
 __all__ = ["MESSAGE_BYTES", "Inbox"]
 
 MESSAGE_BYTES = 256
-"""What a message takes in memory beside its bytes (226 measured on Python 3.11): a body in chunks of one byte is 200 times its length here."""
+"""What a message takes in memory beside its bytes (226 measured on Python 3.11): in chunks of one byte a body is 200 times as large."""
 
 
 class Inbox:
@@ -24,11 +24,12 @@ class Inbox:
     __slots__ = (
         "_before_body",
         "_closed",
-        "_gone",
+        "_is_gone",
         "_limit_bytes",
         "_messages",
         "_readable",
         "_size_bytes",
+        "_when_gone",
         "_writable",
     )
 
@@ -39,7 +40,8 @@ class Inbox:
         self._limit_bytes = limit_bytes
         self._before_body: Callable[[], Awaitable[None]] | None = before_body
         self._closed = False
-        self._gone = trio.Event()
+        self._is_gone = False
+        self._when_gone: Callable[[], object] | None = None
         self._readable = trio.lowlevel.ParkingLot()
         self._writable = trio.lowlevel.ParkingLot()
 
@@ -50,21 +52,26 @@ class Inbox:
 
     async def put(self, message: ASGIReceiveEvent) -> None:
         """Hand `message` over; waits while the inbox is full. After the end of the request it is dropped."""
-        if self._closed or self._gone.is_set():
+        if self._closed or self._is_gone:
             return
         self._messages.append(message)
         if message["type"] == "http.disconnect":
-            self._gone.set()
-            self._readable.unpark_all()
-            self._writable.unpark_all()
+            self._note_gone()
             return
         self._size_bytes += _weight(message)
         self._readable.unpark()
         while self._is_full():
             await self._writable.park()
 
+    def _note_gone(self) -> None:
+        self._is_gone = True
+        self._readable.unpark_all()
+        self._writable.unpark_all()
+        if self._when_gone is not None:
+            self._when_gone()
+
     def _is_full(self) -> bool:
-        return self._size_bytes >= self._limit_bytes and not self._closed and not self._gone.is_set()
+        return self._size_bytes >= self._limit_bytes and not self._closed and not self._is_gone
 
     async def receive(self) -> ASGIReceiveEvent:
         """The next message; `http.disconnect` again and again once the client has gone."""
@@ -73,7 +80,7 @@ class Inbox:
             await before_body()
         await trio.lowlevel.checkpoint_if_cancelled()
         while not self._messages:
-            if self._gone.is_set():
+            if self._is_gone:
                 return {"type": "http.disconnect"}
             await self._readable.park()
         return self._take()
@@ -85,13 +92,17 @@ class Inbox:
             self._writable.unpark_all()
         return message
 
-    async def wait_disconnect(self) -> None:
-        """Return once the client has gone (or the response is complete), whether or not anybody reads the body."""
-        await self._gone.wait()
+    def call_when_gone(self, callback: Callable[[], object]) -> None:
+        """Call `callback` once the client has gone (or the response is complete), whether or not anybody reads the body."""
+        if self._is_gone:
+            callback()
+        elif not self._closed:
+            self._when_gone = callback
 
     def close(self) -> None:
         """The application has ended: forget what it did not read, and never hold the reader again."""
         self._closed = True
+        self._when_gone = None
         self._messages.clear()
         self._size_bytes = 0
         self._writable.unpark_all()

@@ -72,6 +72,8 @@ class _Server:
                 nursery.cancel_scope.cancel()
         finally:
             await self._context.terminated.set()
+            for connection in self._open:
+                connection.close_if_idle()
 
     async def cut_after_grace(self, connections: trio.CancelScope) -> None:
         """Sending is shielded (see FrontConnection), so that only closing the sockets ends it at once."""

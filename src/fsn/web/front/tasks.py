@@ -10,10 +10,11 @@ from hypercorn.typing import AppWrapper, ASGIReceiveEvent, ASGISendEvent, Scope
 from fsn.web.front.config import FrontConfig
 from fsn.web.front.inbox import Inbox
 
-__all__ = ["WAIT_DISCONNECT", "FrontTaskGroup"]
+__all__ = ["ON_DISCONNECT", "FrontTaskGroup"]
 
-WAIT_DISCONNECT = "fsn.wait_disconnect"
-"""Key in the scope's extensions: an async function that returns as soon as the client has gone."""
+ON_DISCONNECT = "fsn.on_disconnect"
+"""Key in the scope's extensions: a function that takes what is to be called as soon as the client has gone. (Not one that waits: that would
+be a task more, started and cancelled, for every request.)"""
 
 Put = Callable[[ASGIReceiveEvent], Awaitable[None]]
 
@@ -40,7 +41,7 @@ class FrontTaskGroup(TaskGroup):
         assert scope["type"] == "http"
         assert self._nursery is not None
         inbox = Inbox(config.inbox_bytes, self.before_body)
-        scope["extensions"][WAIT_DISCONNECT] = inbox.wait_disconnect  # type: ignore[assignment]  # ASGI lets servers add keys
+        scope["extensions"][ON_DISCONNECT] = inbox.call_when_gone  # type: ignore[assignment]  # ASGI lets servers add keys
         self._nursery.start_soon(_run_app, app, config, scope, inbox, send)
         return inbox.put
 

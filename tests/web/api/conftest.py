@@ -30,7 +30,9 @@ class Api:
         body = {"email": email, "password": "secret1"}
         assert (await self.http.post("/api/v1/auth/register", json=body)).status_code == 201
         token = (await self.http.post("/api/v1/auth/login", json=body)).json()["token"]
-        client = httpx.AsyncClient(base_url=self.http.base_url, headers={"Authorization": f"Bearer {token}"})
+        client = httpx.AsyncClient(
+            base_url=self.http.base_url, headers={"Authorization": f"Bearer {token}"}, timeout=30
+        )
         return await self._clients.enter_async_context(client)
 
 
@@ -51,6 +53,9 @@ async def open_api(
     async with trio.open_nursery() as nursery:
         app = coordinator_app(network.services, config, lambda _: ("/ip4/127.0.0.1/tcp/4001",), limits)
         port = await nursery.start(functools.partial(serve_http, app, config, shutdown=stopping))
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http, AsyncExitStack() as clients:
+        async with (
+            httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as http,
+            AsyncExitStack() as clients,
+        ):
             yield Api(http, network, clients)
         stopping.set()

@@ -14,7 +14,9 @@ from fsn.core.errors import Unavailable
 
 LISTENING = """
 import json, pathlib, sys, time
-pathlib.Path(sys.argv[1], "ports.json").write_text(json.dumps({"http": 1}))
+whole = pathlib.Path(sys.argv[1], "ports.new")  # as a daemon does it: the file is there with its text, or not at all
+whole.write_text(json.dumps({"http": 1}))
+whole.rename(whole.with_name("ports.json"))
 print("hello", flush=True)
 time.sleep(60)
 """

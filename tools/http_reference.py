@@ -19,8 +19,8 @@ from fsn.web.admin.app import _operations as admin_operations
 from fsn.web.admin.metrics import render_metrics
 from fsn.web.app import _install_metrics, coordinator_operations
 from fsn.web.middleware import HttpMetrics
-from fsn.web.operations import Operation
-from fsn.web.problems import status_of
+from fsn.web.openapi import path_of, problems_of
+from fsn.web.operations import FileContent, Operation, Operations
 from fsn.web.quart_front import FrontQuart
 from tools.markdown import row, summary
 
@@ -36,7 +36,9 @@ def http_page() -> Iterator[str]:
         "Errors are `application/problem+json` (RFC 9457) with a stable `code` ([errors](errors.md)) and the `request_id` that every",
         "response carries as `X-Request-Id`. A JSON body is taken under any content type, and members that are not declared are",
         "refused. Lists are paged: `next_cursor` of one page is `cursor` of the next, null on the last. A user's token goes into",
-        "`Authorization: Bearer ...`, a node's API key into `X-API-Key`. GET also answers HEAD.",
+        "`Authorization: Bearer ...`, a node's API key into `X-API-Key`. GET also answers HEAD. A bug is 500 `internal` everywhere.",
+        "",
+        "As an OpenAPI 3.1 document: `GET /openapi.json` of a running coordinator. `/docs` there shows it and tries it out, offline.",
     )
     yield from ("", "## Coordinator", "", "Listens on `http://localhost:8080` unless told otherwise.")
     yield from _operations_section(coordinator_api())
@@ -53,19 +55,14 @@ def http_page() -> Iterator[str]:
     yield from ("", "## Objects", *_objects([*coordinator_api(), *admin_api()]))
 
 
-def coordinator_api() -> list[Operation]:
+def coordinator_api() -> Operations:
     """The operations as declared; nothing runs behind them."""
-    return list(coordinator_operations(_idle_services(), lambda host: ()))
+    return coordinator_operations(_idle_services(), lambda host: ())
 
 
-def admin_api() -> list[Operation]:
+def admin_api() -> Operations:
     """The operations of a node's admin API as declared."""
-    return list(admin_operations(cast(NodeServices, None)))
-
-
-def path_of(operation: Operation) -> str:
-    """The rule as people write paths: `/api/v1/files/{file_id}`."""
-    return operation.rule.replace("<", "{").replace(">", "}")
+    return admin_operations(cast(NodeServices, None))
 
 
 def _idle_services() -> Services:
@@ -73,7 +70,7 @@ def _idle_services() -> Services:
     return Services(**{**parts, "membership": SimpleNamespace(counts={"online": 0})})
 
 
-def _operations_section(operations: Sequence[Operation]) -> Iterator[str]:
+def _operations_section(operations: Operations) -> Iterator[str]:
     yield from ("", "| operation | who | what |", "|---|---|---|")
     for operation in operations:
         yield row(f"`{operation.method} {path_of(operation)}`", _who(operation), operation.summary)
@@ -95,17 +92,31 @@ def _operation(operation: Operation) -> Iterator[str]:
         yield f"* Body: JSON {_type(operation.body)}."
     if operation.raw is not None:
         yield f"* Body: `{operation.raw}`, streamed."
+    if operation.form is not None:
+        yield f"* {'Or a' if operation.raw else 'A'} form, `multipart/form-data`, streamed: {_fields_line(operation.form)}."
+    for name, text in operation.headers.items():
+        yield f"* Header `{name}`: {_sentence(text)}"
     answer = _type(operation.ok_type) if operation.ok_type is not None else f"`{operation.produces}`"
     yield f"* Answers {operation.ok_status}" + (
         f": {answer}." if operation.ok_type or operation.produces else ", no body."
     )
-    if operation.errors:
-        yield f"* Errors: {', '.join(f'{int(status_of(kind))} `{kind.code}`' for kind in operation.errors)}."
+    yield from (f"* Header `{name}`: {_sentence(text)}" for name, text in operation.ok_headers.items())
+    yield from (
+        f"* Answers {other.status}: {_sentence(other.summary)}" for other in operation.answers if other.code is None
+    )
+    yield f"* Errors: {', '.join(f'{status} {_codes(codes)}' for status, codes in problems_of(operation).items() if status != 500)}."
 
 
 def _sentences(operation: Operation) -> str:
-    end = "" if operation.summary.endswith("?") else "."
-    return f"{operation.summary}{end} {operation.description}".strip()
+    return f"{_sentence(operation.summary)} {operation.description}".strip()
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith(("?", ".")) else f"{text}."
+
+
+def _codes(codes: Sequence[str]) -> str:
+    return "/".join(f"`{code}`" for code in codes)
 
 
 def _who(operation: Operation) -> str:
@@ -137,12 +148,14 @@ def _type(kind: Any) -> str:
         return " or ".join(f'"{choice}"' for choice in arguments)
     if origin is tuple and ... not in arguments:
         return f"[{', '.join(map(_type, arguments))}]"
-    if origin in (list, tuple):
+    if origin in (list, tuple, Sequence):
         return f"list of {_type(arguments[0])}"
     if origin is dict:
         return f"object of {_type(arguments[1])}"
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return f"[{_title(kind)}](#{_title(kind).lower()})"
+    if kind is FileContent:
+        return "file"
     return {str: "text", int: "integer", float: "number", bool: "boolean", UUID: "UUID", datetime: "time (RFC 3339)"}[
         kind
     ]
@@ -159,9 +172,8 @@ def _limits(metadata: Sequence[Any]) -> str:
 
 
 def _title(model: type[msgspec.Struct]) -> str:
-    """The class's name; with its module's where two modules have one of that name."""
-    name, module = model.__name__, model.__module__.rpartition(".")[2]
-    return f"{name}-{module}" if name == "HealthView" else name
+    """The class's name, of which there is one."""
+    return model.__name__
 
 
 def _objects(operations: Sequence[Operation]) -> Iterator[str]:
@@ -176,7 +188,7 @@ def _objects(operations: Sequence[Operation]) -> Iterator[str]:
 
 def _collect(kind: Any, found: dict[str, type[msgspec.Struct]]) -> None:
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-        assert found.setdefault(_title(kind), kind) is kind, f"two classes are called {_title(kind)}: see _title"
+        assert found.setdefault(_title(kind), kind) is kind, f"two classes are called {_title(kind)}"
         for hint in get_type_hints(kind, include_extras=True).values():
             _collect(hint, found)
     for argument in get_args(kind):

@@ -6,7 +6,20 @@ from typing import Final
 
 from fsn.core.errors import Invalid
 
-__all__ = ["check_email", "check_filename", "check_node_name", "check_password", "check_region"]
+__all__ = [
+    "EMAIL_PATTERN",
+    "LONGEST_EMAIL",
+    "LONGEST_FILENAME_BYTES",
+    "LONGEST_NODE_NAME",
+    "LONGEST_PASSWORD_BYTES",
+    "LONGEST_REGION",
+    "SHORTEST_PASSWORD",
+    "check_email",
+    "check_filename",
+    "check_node_name",
+    "check_password",
+    "check_region",
+]
 
 LONGEST_FILENAME_BYTES: Final = 255
 """As on the file systems that the file will be written to again (ext4, XFS, APFS, NTFS)."""
@@ -17,7 +30,7 @@ LONGEST_PASSWORD_BYTES: Final = 72
 """bcrypt reads no further: a longer one would be cut without a word."""
 LONGEST_NODE_NAME: Final = 100
 LONGEST_REGION: Final = 100
-_EMAIL: Final = re.compile(r"[^@\s\x00-\x1f\x7f]{1,64}@[^@\s\x00-\x1f\x7f]{1,189}")
+EMAIL_PATTERN: Final = r"[^@\s\x00-\x1f\x7f-\x9f]{1,64}@[^@\s\x00-\x1f\x7f-\x9f]{1,189}"
 
 
 def check_filename(name: str) -> str:
@@ -34,7 +47,7 @@ def check_filename(name: str) -> str:
 def check_email(email: str) -> str:
     """`email` unchanged, when it looks like an address; whether mail arrives there only mail can tell."""
     _utf8_bytes("the email", email)
-    if len(email) > LONGEST_EMAIL or not _EMAIL.fullmatch(email):
+    if len(email) > LONGEST_EMAIL or not re.fullmatch(EMAIL_PATTERN, email):
         raise Invalid(
             f"an email address is wanted: name@host, at most {LONGEST_EMAIL} characters", code="invalid_email"
         )

@@ -12,6 +12,7 @@ from fsn.web.api.nodes import Addresses, declare_nodes
 from fsn.web.api.uploads import declare_uploads
 from fsn.web.auth import guard_with
 from fsn.web.config import HttpConfig, LimitsConfig
+from fsn.web.docs import declare_openapi, install_docs
 from fsn.web.limits import Limits
 from fsn.web.middleware import HttpMetrics, install_middleware
 from fsn.web.operations import Operations
@@ -31,6 +32,7 @@ def coordinator_operations(services: Services, addresses: Addresses, limits: Lim
     declare_files(api, services)
     declare_nodes(api, services, addresses)
     declare_credits(api, services)
+    declare_openapi(api)
     return api
 
 
@@ -44,6 +46,7 @@ def coordinator_app(
     limiting = Limits(limits or LimitsConfig(), trusted_proxies=config.trusted_proxies)
     app.before_request(limiting.count_unrouted)
     coordinator_operations(services, addresses, limiting).install(app)
+    install_docs(app)
     _install_metrics(app, services, registry)
     install_middleware(app, metrics=HttpMetrics(registry), cors_origins=config.cors_origins)
     return app

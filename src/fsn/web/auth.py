@@ -1,5 +1,7 @@
 """Who asks: a user's bearer token or a node's API key, judged before anything of the request is read, and whether not too often."""
 
+from typing import Any
+
 from quart import g
 
 from fsn.coord.catalog import NodeRecord
@@ -10,12 +12,21 @@ from fsn.web.limits import Limits
 from fsn.web.operations import Guard, Operation
 from fsn.web.quart_front import current_request
 
-__all__ = ["NODE", "USER", "asking_node", "asking_user", "guard_with"]
+__all__ = ["NODE", "SCHEMES", "USER", "asking_node", "asking_user", "guard_with"]
 
 USER = "user"
 """A bearer token from a login."""
 NODE = "node"
 """The API key that a node was given when it registered, in `X-API-Key`."""
+
+SCHEMES: dict[str, dict[str, Any]] = {
+    USER: {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "The token of a login."},
+    NODE: {
+        "type": "apiKey", "in": "header", "name": "X-API-Key",
+        "description": "The key that a node was given when it registered.",
+    },
+}  # fmt: skip
+"""Both, as OpenAPI's security schemes."""
 
 
 def guard_with(services: Services, limits: Limits) -> Guard:
@@ -49,7 +60,7 @@ def _user(services: Services, limits: Limits, header: str) -> UserId:
 
 def _hold_slot(operation: Operation, limits: Limits, user: UserId) -> None:
     """Until the response is complete, the request counts among the user's transfers, if it is one."""
-    if operation.raw is not None:
+    if operation.is_upload:
         current_request().ending.enter_context(limits.uploads.hold(user))
     elif operation.produces is not None:
         current_request().ending.enter_context(limits.downloads.hold(user))

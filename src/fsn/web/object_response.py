@@ -11,12 +11,44 @@ from quart import Response
 from quart.wrappers.response import ResponseBody
 
 from fsn.core.errors import Corrupt
+from fsn.web.operations import Answer
 from fsn.web.problems import problem_response
 from fsn.web.quart_front import current_request
 from fsn.web.ranges import ObjectFacts, Outcome, Selection, content_disposition, select, validators_of
 
-__all__ = ["OpenBody", "object_response"]
+__all__ = ["OBJECT_ANSWERS", "OBJECT_HEADERS", "OBJECT_REQUEST_HEADERS", "OpenBody", "object_response"]
 
+OBJECT_REQUEST_HEADERS = {
+    "Range": "Up to 16 ranges, e.g. `bytes=0-99`, `bytes=-100`.",
+    "If-Range": "The ETag or Last-Modified of an earlier part: with another object the range is ignored.",
+    "If-Match": "ETags: 412 unless the object's is among them.",
+    "If-None-Match": "ETags: 304 if the object's is among them.",
+    "If-Modified-Since": "304 if the object is as old.",
+    "If-Unmodified-Since": "412 if the object is newer.",
+}
+_VALIDATORS = {
+    "ETag": "Strong.",
+    "Last-Modified": "When the object became what it is.",
+    "Cache-Control": "Keep, and ask.",
+}
+OBJECT_HEADERS = {
+    **_VALIDATORS,
+    "Accept-Ranges": "bytes",
+    "Content-Disposition": "The file's name, in UTF-8 where it must be (RFC 8187).",
+}
+OBJECT_ANSWERS = (
+    Answer(
+        status=206, summary="The range asked for; of several ranges multipart/byteranges.",
+        produces="application/octet-stream", headers={**OBJECT_HEADERS, "Content-Range": "Which bytes; not with several ranges."},
+    ),
+    Answer(status=304, summary="The object is as the client knows it.", headers=_VALIDATORS),
+    Answer(status=412, summary="The object is another one.", code="precondition_failed", headers=_VALIDATORS),
+    Answer(
+        status=416, summary="No range asked for lies within.", code="range_not_satisfiable",
+        headers={**_VALIDATORS, "Content-Range": "The object's size: `bytes */1000`."},
+    ),
+)  # fmt: skip
+"""What `object_response` heeds and answers, for the declaration of an operation."""
 OpenBody = Callable[[int, int], AbstractAsyncContextManager[AsyncIterator[bytes]]]
 """`async with open_body(begin, end) as pieces`: exactly the bytes from `begin` to before `end`, in pieces of any size but none empty."""
 

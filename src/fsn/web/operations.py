@@ -12,7 +12,17 @@ from quart import Quart, Response
 from fsn.core.errors import FsnError, Invalid, RateLimited
 from fsn.web.quart_front import FrontRequest, current_request
 
-__all__ = ["JSON_LIMIT_BYTES", "Operation", "Operations", "RequestModel", "json_response"]
+__all__ = [
+    "JSON_LIMIT_BYTES",
+    "Answer",
+    "Coded",
+    "FileContent",
+    "Operation",
+    "Operations",
+    "RequestModel",
+    "form_field",
+    "json_response",
+]
 
 JSON_LIMIT_BYTES = 64 * 1024
 """The longest JSON body, unless an operation says otherwise."""
@@ -29,9 +39,39 @@ class RequestModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """
 
 
+class FileContent:
+    """In the class of a form: a part with a file name, whose bytes the handler streams."""
+
+
+@attrs.frozen
+class Coded:
+    """An error class of an operation, with the finer codes that it has there beside the class's own."""
+
+    kind: type[FsnError]
+    codes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, error: "type[FsnError] | Coded") -> "Coded":
+        """`error` in this form, for one that may be a class alone."""
+        return error if isinstance(error, cls) else cls(error, ())  # type: ignore[arg-type]
+
+
+@attrs.frozen(kw_only=True)
+class Answer:
+    """A response beside the one that `ok` declares: JSON of a type, a problem with a code, or no body at all."""
+
+    status: int
+    summary: str
+    type: Any = None
+    produces: str | None = None
+    code: str | None = None
+    headers: Mapping[str, str] = attrs.field(factory=dict)
+    """Names, with what they tell."""
+
+
 @attrs.frozen(kw_only=True)
 class Operation:
-    """What one method of one path takes and gives. All that OpenAPI needs is here."""
+    """What one method of one path takes and gives. All that OpenAPI needs is here (`fsn.web.openapi`)."""
 
     method: str
     rule: str
@@ -40,13 +80,25 @@ class Operation:
     handler: Handler
     body: type[msgspec.Struct] | None = None
     query: type[msgspec.Struct] | None = None
+    headers: Mapping[str, str] = attrs.field(factory=dict)
+    """Request headers that the handler heeds, with what they are for."""
     raw: str | None = None
     """Media type of a body that the handler streams itself."""
+    form: type[msgspec.Struct] | None = None
+    """Fields and files of a multipart/form-data body that the handler streams itself, in place of `raw` or as another way. Parts that it
+    does not name are ignored: browsers send along what a page has."""
     ok_status: int = 200
     ok_type: Any = None
     """What is answered as JSON; None when the answer has no body, or is a stream of `produces`."""
+    ok_headers: Mapping[str, str] = attrs.field(factory=dict)
+    """Headers of that answer beyond those that all have, with what they tell."""
+    leads_to: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
+    """By a member of that answer: the operations (by their handlers' names) whose path takes it as its id."""
     produces: str | None = None
-    errors: tuple[type[FsnError], ...] = ()
+    answers: tuple[Answer, ...] = ()
+    """Further answers that are no errors of ours."""
+    errors: tuple[type[FsnError] | Coded, ...] = ()
+    """What the handler raises. What comes before it is added by itself: 400 for a query or JSON body, 401, 413, 500."""
     tags: tuple[str, ...] = ()
     security: tuple[str, ...] = ()
     """Names of the security schemes of which one is needed; empty for anyone."""
@@ -57,6 +109,11 @@ class Operation:
     def operation_id(self) -> str:
         """The handler's name, which is unique in one registry."""
         return self.handler.__name__
+
+    @property
+    def is_upload(self) -> bool:
+        """Whether the handler streams a body in."""
+        return self.raw is not None or self.form is not None
 
     @property
     def description(self) -> str:
@@ -85,10 +142,15 @@ class Operations:
         summary: str,
         body: type[msgspec.Struct] | None = None,
         query: type[msgspec.Struct] | None = None,
+        headers: Mapping[str, str] | None = None,
         raw: str | None = None,
+        form: type[msgspec.Struct] | None = None,
         ok: tuple[int, Any] = (200, None),
+        ok_headers: Mapping[str, str] | None = None,
+        leads_to: Mapping[str, tuple[str, ...]] | None = None,
         produces: str | None = None,
-        errors: tuple[type[FsnError], ...] = (),
+        answers: tuple[Answer, ...] = (),
+        errors: tuple[type[FsnError] | Coded, ...] = (),
         tags: tuple[str, ...] = (),
         security: tuple[str, ...] = (),
         max_body_bytes: int | None = JSON_LIMIT_BYTES,
@@ -112,10 +174,15 @@ class Operations:
                 handler=handler,
                 body=body,
                 query=query,
+                headers=headers or {},
                 raw=raw,
+                form=form,
                 ok_status=ok[0],
                 ok_type=ok[1],
+                ok_headers=ok_headers or {},
+                leads_to=leads_to or {},
                 produces=produces,
+                answers=answers,
                 errors=errors
                 if self.guard is None
                 else (*errors, RateLimited),  # which a guard may raise for any of them
@@ -155,6 +222,14 @@ def json_response(value: object, status: int = 200, headers: Mapping[str, str] |
     return response
 
 
+def form_field(kind: Any, name: str, text: str) -> Any:
+    """The value of a form's text field as a value of `kind`. Raises Invalid."""
+    try:
+        return msgspec.convert(text.strip(), kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise Invalid(f"form field {name}: {error}") from error
+
+
 def _answer(operation: Operation, result: object) -> Response:
     if isinstance(result, Response):
         return result
@@ -167,7 +242,7 @@ def _answer(operation: Operation, result: object) -> Response:
 def _read_query(request: FrontRequest, model: type[msgspec.Struct]) -> msgspec.Struct:
     _check_is_text(request.query_string)
     values: dict[str, str] = {}
-    known = {field.encode_name for field in msgspec.structs.fields(model)}
+    known = {field.encode_name: field for field in msgspec.structs.fields(model)}
     for name, given in request.args.lists():
         if name not in known:
             raise Invalid(
@@ -175,6 +250,8 @@ def _read_query(request: FrontRequest, model: type[msgspec.Struct]) -> msgspec.S
             )
         if len(given) > 1:
             raise Invalid(f"query parameter {name!r} is wanted once; it was given {len(given)} times")
+        if known[name].default is None and given[0].lower() == "null":  # taken for none, it would begin a list anew
+            raise Invalid(f"query parameter {name!r} wants a value, or is left out; got {given[0]}")
         values[name] = given[0]
     try:
         return msgspec.convert(values, model, strict=False)

@@ -1,6 +1,7 @@
 """Bad input over HTTP: each kind has its status and code, a sentence that says what was wanted, and never a stack trace."""
 
 import uuid
+from typing import Any
 
 import httpx
 import pytest
@@ -235,3 +236,54 @@ def _unsigned_token() -> str:
     import jwt
 
     return jwt.encode({"sub": str(uuid.uuid4()), "exp": 2**40, "iss": "fsn"}, key="", algorithm="none")
+
+
+@pytest.mark.parametrize(
+    ("parts", "wanted"),
+    [
+        ([("replicas", (None, "2")), ("file", ("a.txt", b"abc"))], 201),
+        ([("other", (None, "x")), ("file", ("a.txt", b"abc")), ("submit", (None, "Send"))], 201),
+        ([("file", ("a.txt", b"abc")), ("replicas", (None, "2"))], 400),
+        ([("file", ("a.txt", b"abc")), ("file", ("b.txt", b"def"))], 400),
+        ([("replicas", (None, "null")), ("file", ("a.txt", b"abc"))], 400),
+        ([("replicas", (None, "11")), ("file", ("a.txt", b"abc"))], 400),
+        ([("replicas", (None, "2"))], 400),
+    ],
+)
+async def test_a_form_is_taken_whole_or_not_at_all(api: Api, parts: list[tuple[str, Any]], wanted: int) -> None:
+    """What would have had to come before the file, or is a second file, is refused rather than dropped, and nothing is stored."""
+    user = await api.user()
+    response = await user.post("/api/v1/files", files=parts)
+    assert response.status_code == wanted, response.text
+    assert len((await user.get("/api/v1/files")).json()["files"]) == (wanted == 201)
+
+
+async def test_a_parameter_is_never_null(api: Api) -> None:
+    """The text `null` is no cursor and no number: taken for none, it would begin a list anew, for ever. A file may be called so."""
+    user = await api.user()
+    for path in ("/api/v1/files?cursor=null", "/api/v1/quote?size_bytes=1&replicas=NULL"):
+        check_problem(await user.get(path), 400, "invalid")
+    assert (await user.put("/api/v1/files?filename=null", content=b"x")).json()["filename"] == "null"
+
+
+async def test_a_quote_is_for_a_size_that_a_file_can_have(api: Api) -> None:
+    """One byte more than the largest file is refused as a parameter out of range."""
+    largest = 562_949_953_159_168
+    assert (await api.http.get(f"/api/v1/quote?size_bytes={largest}")).status_code == 200
+    check_problem(await api.http.get(f"/api/v1/quote?size_bytes={largest + 1}"), 400, "invalid")
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/api/v1/files/upload/initiate", {"POST"}),
+        ("/api/v1/nodes/register", {"POST"}),
+        (f"/api/v1/nodes/{uuid.uuid4()}", {"GET", "HEAD"}),
+    ],
+)
+async def test_methods_that_are_not_there(api: Api, path: str, methods: set[str]) -> None:
+    """405 and OPTIONS name the methods of this path, and none of a path with an id in the same place."""
+    refused = await api.http.patch(path)
+    check_problem(refused, 405, "method_not_allowed")
+    for response in (refused, await api.http.options(path)):
+        assert set(response.headers["allow"].split(", ")) - {"OPTIONS"} == methods

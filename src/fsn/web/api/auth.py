@@ -7,11 +7,12 @@ import msgspec
 
 from fsn.coord.accounts import Account
 from fsn.coord.services import Services
-from fsn.core.errors import Conflict, Invalid, Unauthorized
+from fsn.core.errors import Conflict, Invalid, Unauthorized, Unavailable
 from fsn.core.units import format_credits
+from fsn.web.api.fields import Email, Password
 from fsn.web.auth import USER, asking_user
 from fsn.web.limits import Limits
-from fsn.web.operations import Operations, RequestModel
+from fsn.web.operations import Coded, Operations, RequestModel
 
 __all__ = ["declare_auth"]
 
@@ -21,8 +22,8 @@ AUTH = "/api/v1/auth"
 class Credentials(RequestModel, frozen=True, kw_only=True):
     """An email address and a password (6 characters to 72 bytes)."""
 
-    email: str
-    password: str
+    email: Email
+    password: Password
 
 
 class UserView(msgspec.Struct):
@@ -48,7 +49,8 @@ def declare_auth(api: Operations, services: Services, limits: Limits) -> None:
 
     @api.operation(
         "POST", f"{AUTH}/register", summary="Make an account", tags=("auth",),
-        body=Credentials, ok=(201, UserView), errors=(Invalid, Conflict),
+        body=Credentials, ok=(201, UserView),
+        errors=(Coded(Invalid, ("invalid_email", "invalid_password")), Coded(Conflict, ("email_taken",)), Unavailable),
     )  # fmt: skip
     async def register(body: Credentials) -> UserView:
         """The address must be new, whatever its case. A new account starts with the welcome grant."""
@@ -57,7 +59,7 @@ def declare_auth(api: Operations, services: Services, limits: Limits) -> None:
 
     @api.operation(
         "POST", f"{AUTH}/login", summary="Log in", tags=("auth",),
-        body=Credentials, ok=(200, LoginView), errors=(Invalid, Unauthorized),
+        body=Credentials, ok=(200, LoginView), errors=(Coded(Unauthorized, ("wrong_credentials",)), Unavailable),
     )  # fmt: skip
     async def login(body: Credentials) -> LoginView:
         """Send the token as `Authorization: Bearer ...`."""
@@ -67,7 +69,7 @@ def declare_auth(api: Operations, services: Services, limits: Limits) -> None:
 
     @api.operation(
         "GET", f"{AUTH}/me", summary="The account that the token belongs to", tags=("auth",),
-        ok=(200, UserView), errors=(Unauthorized,), security=(USER,),
+        ok=(200, UserView), errors=(Unavailable,), security=(USER,),
     )  # fmt: skip
     async def me() -> UserView:
         """With its credits."""

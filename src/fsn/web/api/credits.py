@@ -6,8 +6,10 @@ import msgspec
 
 from fsn.coord.database import ledger
 from fsn.coord.services import Services
-from fsn.core.errors import Invalid, Unauthorized
+from fsn.core.chunking import MAX_FILE_BYTES
+from fsn.core.errors import Unavailable
 from fsn.core.units import MicroCredits, format_credits
+from fsn.web.api.fields import Replicas
 from fsn.web.auth import NODE, USER, asking_node, asking_user
 from fsn.web.operations import Operations, RequestModel
 
@@ -17,8 +19,8 @@ __all__ = ["declare_credits"]
 class QuoteQuery(RequestModel, frozen=True, kw_only=True):
     """What is to be stored."""
 
-    size_bytes: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-    replicas: Annotated[int, msgspec.Meta(ge=1, le=10)] | None = None
+    size_bytes: Annotated[int, msgspec.Meta(ge=0, le=MAX_FILE_BYTES)]
+    replicas: Replicas | None = None
 
 
 class QuoteView(msgspec.Struct):
@@ -44,7 +46,7 @@ def declare_credits(api: Operations, services: Services) -> None:
 
     @api.operation(
         "GET", "/api/v1/balance", summary="The balance of the user or node that asks", tags=("credits",),
-        ok=(200, BalanceView), errors=(Unauthorized,), security=(USER, NODE),
+        ok=(200, BalanceView), errors=(Unavailable,), security=(USER, NODE),
     )  # fmt: skip
     async def balance() -> BalanceView:
         """A user sends the bearer token, a node its `X-API-Key`."""
@@ -56,7 +58,7 @@ def declare_credits(api: Operations, services: Services) -> None:
 
     @api.operation(
         "GET", "/api/v1/quote", summary="What storing a file would cost", tags=("credits",),
-        query=QuoteQuery, ok=(200, QuoteView), errors=(Invalid,),
+        query=QuoteQuery, ok=(200, QuoteView),
     )  # fmt: skip
     async def quote(query: QuoteQuery) -> QuoteView:
         """For 30 days, at today's price."""

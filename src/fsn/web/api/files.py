@@ -1,8 +1,9 @@
 """Files over HTTP: put whole, list, look at, download, delete."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from datetime import datetime
-from typing import Annotated, cast
+from typing import cast
 from uuid import UUID
 
 import msgspec
@@ -17,16 +18,16 @@ from fsn.core.errors import (
     TooFewCopies,
     TooFewNodes,
     TooLarge,
-    Unauthorized,
     Unavailable,
 )
-from fsn.core.ids import FileId, parse_uuid
+from fsn.core.ids import FileId
+from fsn.web.api.fields import Filename, Replicas
 from fsn.web.api.paging import Page, decode_cursor, encode_cursor
-from fsn.web.api.views import FilesView, FileView, HealthView, file_view
+from fsn.web.api.views import LATER, FileHealthView, FilesView, FileView, file_view
 from fsn.web.auth import USER, asking_user
 from fsn.web.multipart import Field, FilePart, read_form
-from fsn.web.object_response import object_response
-from fsn.web.operations import Operations, RequestModel, json_response
+from fsn.web.object_response import OBJECT_ANSWERS, OBJECT_HEADERS, OBJECT_REQUEST_HEADERS, object_response
+from fsn.web.operations import Coded, FileContent, Operations, RequestModel, form_field, json_response
 from fsn.web.quart_front import current_request
 from fsn.web.ranges import ObjectFacts
 
@@ -34,16 +35,24 @@ __all__ = ["declare_files"]
 
 FILES = "/api/v1/files"
 _STORING = (
-    Unauthorized, Invalid, Conflict, TooLarge, InsufficientCredits, TooFewNodes, TooFewCopies, Unavailable,
+    Coded(Invalid, ("invalid_filename", "size_mismatch")), Coded(Conflict, ("upload_closed", "chunk_differs")),
+    TooLarge, InsufficientCredits, TooFewNodes, TooFewCopies, Unavailable,
 )  # fmt: skip
-Replicas = Annotated[int, msgspec.Meta(ge=1, le=10)]
+_LOCATION = {"Location": "The file's address."}
 
 
 class PutQuery(RequestModel, frozen=True, kw_only=True):
     """The file's name, and how many replicas it gets (the server's default if not given)."""
 
-    filename: str
+    filename: Filename
     replicas: Replicas | None = None
+
+
+class FileForm(msgspec.Struct, frozen=True, kw_only=True):
+    """A form with a file, stored under the name that the part has. `replicas` counts when it comes before the file."""
+
+    replicas: Replicas | None = None
+    file: FileContent
 
 
 def declare_files(api: Operations, services: Services) -> None:
@@ -52,18 +61,19 @@ def declare_files(api: Operations, services: Services) -> None:
     _declare_reading(api, services)
 
     @api.operation(
-        "DELETE", f"{FILES}/<file_id>", summary="Delete a file", tags=("files",), security=(USER,),
-        ok=(204, None), errors=(Unauthorized, NotFound),
+        "DELETE", f"{FILES}/<uuid:file_id>", summary="Delete a file", tags=("files",), security=(USER,),
+        ok=(204, None), errors=(NotFound, Unavailable),
     )  # fmt: skip
-    async def delete_file(file_id: str) -> None:
+    async def delete_file(file_id: UUID) -> None:
         """Its key is destroyed at once; its replicas go from nodes that are there now, and from the others when they are back."""
-        await services.files.delete(asking_user(), _file_id(file_id))
+        await services.files.delete(asking_user(), FileId(file_id))
 
 
 def _declare_storing(api: Operations, services: Services) -> None:
     @api.operation(
         "PUT", FILES, summary="Store a file", tags=("files",), security=(USER,),
-        query=PutQuery, raw="application/octet-stream", ok=(201, FileView), errors=_STORING, max_body_bytes=None,
+        query=PutQuery, raw="application/octet-stream", ok=(201, FileView), ok_headers=_LOCATION, leads_to=LATER, errors=_STORING,
+        max_body_bytes=None,
     )  # fmt: skip
     async def put_file(query: PutQuery) -> Response:
         """The body is the file, streamed. The answer comes when every replica is durable. A request that breaks off leaves nothing."""
@@ -72,7 +82,7 @@ def _declare_storing(api: Operations, services: Services) -> None:
 
     @api.operation(
         "POST", FILES, summary="Store a file from a form", tags=("files",), security=(USER,),
-        raw="multipart/form-data", ok=(201, FileView), errors=_STORING, max_body_bytes=None,
+        form=FileForm, ok=(201, FileView), ok_headers=_LOCATION, leads_to=LATER, errors=_STORING, max_body_bytes=None,
     )  # fmt: skip
     async def post_file() -> Response:
         """The form's one file is stored under the name that it has there; a field `replicas` may come before it."""
@@ -81,15 +91,16 @@ def _declare_storing(api: Operations, services: Services) -> None:
         form = read_form(request.body, request.content_type or "")
         async for part in form:
             if isinstance(part, FilePart):
-                return await _store(services, part.filename, None, replicas, _to_the_end(part, form))
-            replicas = _replicas(part) if part.name == "replicas" else replicas
+                async with aclosing(_to_the_end(part, form)) as content:
+                    return await _store(services, part.filename, None, replicas, content)
+            replicas = form_field(Replicas, "replicas", part.value) if part.name == "replicas" else replicas
         raise Invalid("the form must have a file")
 
 
 def _declare_reading(api: Operations, services: Services) -> None:
     @api.operation(
         "GET", FILES, summary="List files", tags=("files",), security=(USER,),
-        query=Page, ok=(200, FilesView), errors=(Unauthorized, Invalid),
+        query=Page, ok=(200, FilesView), errors=(Unavailable,),
     )  # fmt: skip
     async def list_files(query: Page) -> FilesView:
         """Newest first."""
@@ -100,21 +111,22 @@ def _declare_reading(api: Operations, services: Services) -> None:
         return FilesView([file_view(file) for file in files], following)
 
     @api.operation(
-        "GET", f"{FILES}/<file_id>", summary="One file, with its health", tags=("files",), security=(USER,),
-        ok=(200, FileView), errors=(Unauthorized, NotFound),
+        "GET", f"{FILES}/<uuid:file_id>", summary="One file, with its health", tags=("files",), security=(USER,),
+        ok=(200, FileView), errors=(NotFound, Unavailable),
     )  # fmt: skip
-    async def get_file(file_id: str) -> FileView:
+    async def get_file(file_id: UUID) -> FileView:
         """Health counts replicas on nodes that are there now."""
-        details = await services.files.details(asking_user(), _file_id(file_id))
-        return file_view(details.file, HealthView(details.replicas_live, None))
+        details = await services.files.details(asking_user(), FileId(file_id))
+        return file_view(details.file, FileHealthView(details.replicas_live, None))
 
     @api.operation(
-        "GET", f"{FILES}/<file_id>/download", summary="Download a file", tags=("files",), security=(USER,),
-        produces="application/octet-stream", errors=(Unauthorized, NotFound, Conflict, TooFewCopies, Unavailable),
+        "GET", f"{FILES}/<uuid:file_id>/download", summary="Download a file", tags=("files",), security=(USER,),
+        produces="application/octet-stream", headers=OBJECT_REQUEST_HEADERS, ok_headers=OBJECT_HEADERS, answers=OBJECT_ANSWERS,
+        errors=(NotFound, Coded(Conflict, ("not_ready",)), TooFewCopies, Unavailable),
     )  # fmt: skip
-    async def download_file(file_id: str) -> Response:
+    async def download_file(file_id: UUID) -> Response:
         """Streamed, with ranges and conditions. Every byte was authenticated before it leaves."""
-        file = await services.files.find_ready(asking_user(), _file_id(file_id))
+        file = await services.files.find_ready(asking_user(), FileId(file_id))
         facts = ObjectFacts(
             size_bytes=file.size_bytes or 0,
             etag=file.id.hex,  # a file never changes under its id
@@ -124,7 +136,7 @@ def _declare_reading(api: Operations, services: Services) -> None:
         return await object_response(lambda begin, end: services.downloads.open_range(file, begin, end), facts)
 
 
-async def _to_the_end(file: FilePart, form: AsyncIterator[Field | FilePart]) -> AsyncIterator[bytes]:
+async def _to_the_end(file: FilePart, form: AsyncIterator[Field | FilePart]) -> AsyncGenerator[bytes, None]:
     """The bytes of the file. Then the form must end, with nothing that should have come before: else the file is not stored."""
     async for piece in cast(AsyncIterator[bytes], file):
         yield piece
@@ -140,17 +152,3 @@ async def _store(
 ) -> Response:
     file = await services.uploads.store_stream(asking_user(), filename, size_bytes, replicas, body)
     return json_response(file_view(file), 201, {"Location": f"{FILES}/{file.id}"})
-
-
-def _file_id(text: str) -> FileId:
-    found = parse_uuid(text)
-    if found is None:
-        raise NotFound("there is no such file")
-    return FileId(found)
-
-
-def _replicas(field: Field) -> int:
-    try:
-        return int(field.value.strip())
-    except ValueError:
-        raise Invalid(f"replicas must be a whole number; got {field.value[:50]!r}") from None

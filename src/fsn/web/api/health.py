@@ -10,7 +10,7 @@ from fsn import __version__
 from fsn.coord.database.pool import Pool
 from fsn.coord.services import Services
 from fsn.core.errors import Unavailable
-from fsn.web.operations import Operations, json_response
+from fsn.web.operations import Answer, Operations, json_response
 
 __all__ = ["database_health", "declare_health"]
 
@@ -41,7 +41,10 @@ class HealthView(msgspec.Struct):
 def declare_health(api: Operations, services: Services) -> None:
     """Add the health operation."""
 
-    @api.operation("GET", "/health", summary="Is the coordinator well?", tags=("health",), ok=(200, HealthView))
+    @api.operation(
+        "GET", "/health", summary="Is the coordinator well?", tags=("health",), ok=(200, HealthView),
+        answers=(Answer(status=503, summary="The database is away.", type=HealthView),),
+    )  # fmt: skip
     async def health() -> Response:
         """Asks the database, looks at the listener, counts nodes."""
         online = services.membership.counts["online"]

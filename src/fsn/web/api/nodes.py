@@ -7,18 +7,20 @@ from uuid import UUID
 
 import msgspec
 
-from fsn.coord.catalog import NodeRecord
+from fsn.coord.catalog import NodeRecord, NodeStatus
 from fsn.coord.registration import NodeApplication
 from fsn.coord.services import Services
-from fsn.core.errors import Conflict, Invalid, NotFound, Unauthorized
-from fsn.core.ids import NodeId, UserId, parse_uuid
+from fsn.core.errors import Conflict, Invalid, NotFound, Unauthorized, Unavailable
+from fsn.core.ids import NodeId, UserId
+from fsn.web.api.fields import NodeName, Region
 from fsn.web.api.paging import Page, decode_cursor, encode_cursor
-from fsn.web.operations import Operations, RequestModel
+from fsn.web.operations import Coded, Operations, RequestModel
 from fsn.web.quart_front import current_request
 
 __all__ = ["declare_nodes"]
 
 NODES = "/api/v1/nodes"
+_REFUSED = Coded(Unauthorized, ("challenge_invalid", "signature_invalid", "token_invalid", "token_expired"))
 Hex32 = Annotated[str, msgspec.Meta(pattern="^[0-9a-fA-F]{64}$", description="32 bytes in hexadecimal")]
 Addresses = Callable[[str], tuple[str, ...]]
 """Where nodes that came by this host name find the coordinator, as multiaddresses."""
@@ -29,7 +31,7 @@ class NodeView(msgspec.Struct):
 
     id: UUID
     name: str
-    status: str
+    status: NodeStatus
     peer_id: str
     region: str | None
     capacity_bytes: int
@@ -66,11 +68,11 @@ class RegisterBody(RequestModel, frozen=True, kw_only=True):
     """A node's application. The signature is over "fsn-register-v1" | nonce | public key."""
 
     public_key: Hex32
-    name: str
+    name: NodeName
     capacity_bytes: Annotated[int, msgspec.Meta(ge=0, le=2**60)]
     nonce: Annotated[str, msgspec.Meta(pattern="^[0-9a-fA-F]{80}$")]
     signature: Annotated[str, msgspec.Meta(pattern="^[0-9a-fA-F]{128}$")]
-    region: Annotated[str, msgspec.Meta(min_length=1, max_length=100)] | None = None
+    region: Region | None = None
     operator_token: str | None = None
 
 
@@ -95,7 +97,7 @@ def declare_nodes(api: Operations, services: Services, addresses: Addresses) -> 
 
     @api.operation(
         "GET", NODES, summary="List storage nodes", tags=("nodes",),
-        query=Page, ok=(200, NodesView), errors=(Invalid,),
+        query=Page, ok=(200, NodesView), errors=(Unavailable,),
     )  # fmt: skip
     async def list_nodes(query: Page) -> NodesView:
         """In the order of their ids."""
@@ -105,19 +107,16 @@ def declare_nodes(api: Operations, services: Services, addresses: Addresses) -> 
         return NodesView([_view(services, r) for r in records], encode_cursor(records[-1].id) if is_full else None)
 
     @api.operation(
-        "GET", f"{NODES}/<node_id>", summary="One storage node", tags=("nodes",),
-        ok=(200, NodeView), errors=(NotFound,),
+        "GET", f"{NODES}/<uuid:node_id>", summary="One storage node", tags=("nodes",),
+        ok=(200, NodeView), errors=(NotFound, Unavailable),
     )  # fmt: skip
-    async def get_node(node_id: str) -> NodeView:
+    async def get_node(node_id: UUID) -> NodeView:
         """As anybody may see it."""
-        found = parse_uuid(node_id)
-        if found is None:
-            raise NotFound("there is no such node")
-        return _view(services, await registrar.node(NodeId(found)))
+        return _view(services, await registrar.node(NodeId(node_id)))
 
     @api.operation(
         "POST", f"{NODES}/challenge", summary="Ask for a nonce to sign", tags=("nodes",),
-        body=ChallengeBody, ok=(200, ChallengeView), errors=(Invalid,),
+        body=ChallengeBody, ok=(200, ChallengeView),
     )  # fmt: skip
     async def challenge(body: ChallengeBody) -> ChallengeView:
         """Good for one registration with this key, within five minutes."""
@@ -126,7 +125,7 @@ def declare_nodes(api: Operations, services: Services, addresses: Addresses) -> 
 
     @api.operation(
         "POST", f"{NODES}/register", summary="Register a storage node", tags=("nodes",),
-        body=RegisterBody, ok=(201, RegisteredView), errors=(Invalid, Unauthorized, Conflict),
+        body=RegisterBody, ok=(201, RegisteredView), errors=(Invalid, _REFUSED, Coded(Conflict, ("challenge_used",)), Unavailable),
     )  # fmt: skip
     async def register_node(body: RegisterBody) -> RegisteredView:
         """Registering again with the same key is the same node with a new API key."""

@@ -1,16 +1,16 @@
 """Uploads in steps over HTTP: initiate, chunks in any order, complete."""
 
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Annotated, cast
 from uuid import UUID
 
 import msgspec
 
-from fsn.coord.catalog import Upload
+from fsn.coord.catalog import Upload, UploadState
 from fsn.coord.services import Services
-from fsn.core.chunking import CHUNK_BYTES
+from fsn.core.chunking import CHUNK_BYTES, MAX_CHUNKS, MAX_FILE_BYTES
 from fsn.core.errors import (
     Conflict,
     InsufficientCredits,
@@ -19,38 +19,51 @@ from fsn.core.errors import (
     TooFewCopies,
     TooFewNodes,
     TooLarge,
-    Unauthorized,
     Unavailable,
 )
-from fsn.core.ids import UploadId, chunk_id, parse_uuid
+from fsn.core.ids import UploadId, chunk_id
 from fsn.core.units import format_credits
-from fsn.web.api.views import FileView, file_view
+from fsn.web.api.fields import Filename, Replicas
+from fsn.web.api.views import LATER, FileView, file_view
 from fsn.web.auth import USER, asking_user
 from fsn.web.multipart import Field, read_form
-from fsn.web.operations import Operations, RequestModel
+from fsn.web.operations import Coded, FileContent, Operations, RequestModel, form_field
 from fsn.web.quart_front import current_request
 
-__all__ = ["declare_uploads", "upload_id_of"]
+__all__ = ["declare_uploads"]
 
 UPLOAD = "/api/v1/files/upload"
 LISTED_CHUNKS = 10_000
 LONGEST_CHUNK_BODY_BYTES = CHUNK_BYTES + 16 * 1024
 """A chunk, and what a form has around it."""
-_ERRORS = (Unauthorized, NotFound, Invalid, Conflict)
+_STEPS = ("put_chunk", "get_upload", "list_chunks", "complete_upload", "abort_upload")
+_CLOSED = Coded(Conflict, ("upload_closed",))
+_COMPLETING = Coded(Conflict, ("chunks_missing", "upload_closed"))
+
+
+Range = Annotated[tuple[int, ...], msgspec.Meta(min_length=2, max_length=2)]
+ChunkIndex = Annotated[int, msgspec.Meta(ge=0, le=MAX_CHUNKS - 1)]
 
 
 class InitiateBody(RequestModel, frozen=True, kw_only=True):
     """The file to come."""
 
-    filename: str
-    size_bytes: int
-    replicas: int | None = None
+    filename: Filename
+    size_bytes: Annotated[int, msgspec.Meta(extra_json_schema={"minimum": 0, "maximum": MAX_FILE_BYTES})]
+    replicas: Replicas | None = None
 
 
 class ChunkQuery(RequestModel, frozen=True, kw_only=True):
     """Which chunk the body is; a form may say it in a field instead."""
 
-    index: Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)] | None = None
+    index: ChunkIndex | None = None
+
+
+class ChunkForm(msgspec.Struct, frozen=True, kw_only=True):
+    """A form with a chunk."""
+
+    index: ChunkIndex | None = None
+    chunk: FileContent
 
 
 class ChunksQuery(RequestModel, frozen=True, kw_only=True):
@@ -104,12 +117,12 @@ class UploadView(msgspec.Struct):
 
     upload_id: UUID
     file_id: UUID
-    state: str
+    state: UploadState
     size_bytes: int | None
     chunk_size: int
     chunk_count: int
     received_count: int
-    received: list[tuple[int, int]]
+    received: Sequence[Range]
     expires_at: datetime
 
 
@@ -119,8 +132,8 @@ def declare_uploads(api: Operations, services: Services) -> None:
 
     @api.operation(
         "POST", f"{UPLOAD}/initiate", summary="Begin an upload in steps", tags=("uploads",), security=(USER,),
-        body=InitiateBody, ok=(201, InitiatedView),
-        errors=(Unauthorized, Invalid, TooLarge, InsufficientCredits, TooFewNodes),
+        body=InitiateBody, ok=(201, InitiatedView), leads_to={"upload_id": _STEPS},
+        errors=(Coded(Invalid, ("invalid_filename",)), TooLarge, InsufficientCredits, TooFewNodes, Unavailable),
     )  # fmt: skip
     async def initiate_upload(body: InitiateBody) -> InitiatedView:
         """Then send every chunk and complete the upload, within 48 hours."""
@@ -128,25 +141,28 @@ def declare_uploads(api: Operations, services: Services) -> None:
         return _initiated(upload, format_credits(admission.cost(body.size_bytes, body.replicas)))
 
     @api.operation(
-        "POST", f"{UPLOAD}/<upload_id>/chunk", summary="Send one chunk", tags=("uploads",), security=(USER,),
-        query=ChunkQuery, raw="application/octet-stream", ok=(200, ChunkStoredView),
-        errors=(*_ERRORS, TooLarge, TooFewNodes, TooFewCopies, Unavailable), max_body_bytes=LONGEST_CHUNK_BODY_BYTES,
+        "POST", f"{UPLOAD}/<uuid:upload_id>/chunk", summary="Send one chunk", tags=("uploads",), security=(USER,),
+        query=ChunkQuery, raw="application/octet-stream", form=ChunkForm, ok=(200, ChunkStoredView),
+        errors=(
+            NotFound, Coded(Invalid, ("wrong_chunk_size",)), Coded(Conflict, ("chunk_differs", "upload_closed")), TooFewNodes,
+            TooFewCopies, Unavailable,
+        ), max_body_bytes=LONGEST_CHUNK_BODY_BYTES,
     )  # fmt: skip
-    async def put_chunk(upload_id: str, query: ChunkQuery) -> ChunkStoredView:
+    async def put_chunk(upload_id: UUID, query: ChunkQuery) -> ChunkStoredView:
         """The body is the chunk, or a form with a file `chunk` (and a field `index` before it). In any order, in parallel, again without
         harm. The answer comes when all wanted replicas are durable."""
         index, data = await _read_chunk(query.index)
-        found = upload_id_of(upload_id)
+        found = UploadId(upload_id)
         file = (await uploads.put_chunk(asking_user(), found, index, data)).file
         return ChunkStoredView(index, chunk_id(file.id, index), len(data))
 
     @api.operation(
-        "GET", f"{UPLOAD}/<upload_id>", summary="How far an upload is", tags=("uploads",), security=(USER,),
-        ok=(200, UploadView), errors=(Unauthorized, NotFound),
+        "GET", f"{UPLOAD}/<uuid:upload_id>", summary="How far an upload is", tags=("uploads",), security=(USER,),
+        ok=(200, UploadView), errors=(NotFound, Unavailable),
     )  # fmt: skip
-    async def get_upload(upload_id: str) -> UploadView:
+    async def get_upload(upload_id: UUID) -> UploadView:
         """To go on after a break."""
-        progress = await uploads.progress(asking_user(), upload_id_of(upload_id))
+        progress = await uploads.progress(asking_user(), UploadId(upload_id))
         upload, file = progress.upload, progress.upload.file
         return UploadView(
             upload_id=upload.id,
@@ -156,42 +172,34 @@ def declare_uploads(api: Operations, services: Services) -> None:
             chunk_size=file.chunk_bytes,
             chunk_count=file.chunk_count,
             received_count=sum(last - first + 1 for first, last in progress.received),
-            received=list(progress.received),
+            received=progress.received,
             expires_at=upload.expires_at,
         )
 
     @api.operation(
-        "GET", f"{UPLOAD}/<upload_id>/chunks", summary="The chunks of an upload", tags=("uploads",), security=(USER,),
-        query=ChunksQuery, ok=(200, ChunksView), errors=(Unauthorized, NotFound, Invalid),
+        "GET", f"{UPLOAD}/<uuid:upload_id>/chunks", summary="The chunks of an upload", tags=("uploads",), security=(USER,),
+        query=ChunksQuery, ok=(200, ChunksView), errors=(NotFound, Unavailable),
     )  # fmt: skip
-    async def list_chunks(upload_id: str, query: ChunksQuery) -> ChunksView:
+    async def list_chunks(upload_id: UUID, query: ChunksQuery) -> ChunksView:
         """Ten thousand a page."""
-        upload = (await uploads.progress(asking_user(), upload_id_of(upload_id))).upload
+        upload = (await uploads.progress(asking_user(), UploadId(upload_id))).upload
         return ChunksView(*_chunk_page(upload, query.first))
 
     @api.operation(
-        "POST", f"{UPLOAD}/<upload_id>/complete", summary="Complete an upload", tags=("uploads",), security=(USER,),
-        ok=(200, FileView), errors=(*_ERRORS, InsufficientCredits),
+        "POST", f"{UPLOAD}/<uuid:upload_id>/complete", summary="Complete an upload", tags=("uploads",), security=(USER,),
+        ok=(200, FileView), leads_to=LATER, errors=(NotFound, _COMPLETING, InsufficientCredits, Unavailable),
     )  # fmt: skip
-    async def complete_upload(upload_id: str) -> FileView:
+    async def complete_upload(upload_id: UUID) -> FileView:
         """All chunks must be in; the credits are taken. Again is a success."""
-        return file_view(await uploads.complete(asking_user(), upload_id_of(upload_id)))
+        return file_view(await uploads.complete(asking_user(), UploadId(upload_id)))
 
     @api.operation(
-        "DELETE", f"{UPLOAD}/<upload_id>", summary="Drop an upload", tags=("uploads",), security=(USER,),
-        ok=(204, None), errors=(Unauthorized, NotFound, Conflict),
+        "DELETE", f"{UPLOAD}/<uuid:upload_id>", summary="Drop an upload", tags=("uploads",), security=(USER,),
+        ok=(204, None), errors=(NotFound, _CLOSED, Unavailable),
     )  # fmt: skip
-    async def abort_upload(upload_id: str) -> None:
+    async def abort_upload(upload_id: UUID) -> None:
         """What was stored of it is deleted. Again is a success."""
-        await uploads.abort(asking_user(), upload_id_of(upload_id))
-
-
-def upload_id_of(text: str) -> UploadId:
-    """An id from a path; what cannot be an id is not found."""
-    found = parse_uuid(text)
-    if found is None:
-        raise NotFound("there is no such upload")
-    return UploadId(found)
+        await uploads.abort(asking_user(), UploadId(upload_id))
 
 
 def _initiated(upload: Upload, cost: str) -> InitiatedView:
@@ -229,7 +237,7 @@ async def _read_form_chunk(body: AsyncIterator[bytes], content_type: str, index:
     async for part in read_form(body, content_type):
         if isinstance(part, Field):
             if part.name == "index":
-                index = _index(part.value)
+                index = form_field(ChunkIndex, "index", part.value)
             elif part.name == "chunk":
                 data = part.value.encode()
         elif part.name == "chunk":
@@ -239,10 +247,3 @@ async def _read_form_chunk(body: AsyncIterator[bytes], content_type: str, index:
     if index is None:
         raise Invalid("which chunk? A field `index` or a query parameter ?index=0 is wanted")
     return index, data
-
-
-def _index(text: str) -> int:
-    try:
-        return int(text.strip())
-    except ValueError:
-        raise Invalid(f"index must be a whole number; got {text[:50]!r}") from None

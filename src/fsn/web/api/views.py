@@ -5,12 +5,15 @@ from uuid import UUID
 
 import msgspec
 
-from fsn.coord.catalog import StoredFile
+from fsn.coord.catalog import FileStatus, StoredFile
 
-__all__ = ["FileView", "FilesView", "HealthView", "file_view"]
+__all__ = ["LATER", "FileHealthView", "FileView", "FilesView", "file_view"]
+
+LATER = {"id": ("get_file", "download_file", "delete_file")}
+"""Where a FileView leads."""
 
 
-class HealthView(msgspec.Struct):
+class FileHealthView(msgspec.Struct):
     """How well a file is kept: live replicas of its worst chunk (null without chunks), and when all were last proved (null: never)."""
 
     live_replicas: int | None
@@ -23,11 +26,11 @@ class FileView(msgspec.Struct):
     id: UUID
     filename: str
     size_bytes: int | None
-    status: str
+    status: FileStatus
     replicas: int
     created_at: datetime
     ready_at: datetime | None
-    health: HealthView | msgspec.UnsetType = msgspec.UNSET
+    health: FileHealthView | msgspec.UnsetType = msgspec.UNSET
 
 
 class FilesView(msgspec.Struct):
@@ -37,7 +40,7 @@ class FilesView(msgspec.Struct):
     next_cursor: str | None
 
 
-def file_view(file: StoredFile, health: HealthView | msgspec.UnsetType = msgspec.UNSET) -> FileView:
+def file_view(file: StoredFile, health: FileHealthView | msgspec.UnsetType = msgspec.UNSET) -> FileView:
     """`file` for its owner."""
     return FileView(
         id=file.id,

@@ -1,0 +1,91 @@
+"""The OpenAPI document is true of what a running coordinator answers, and a page shows it."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from fsn.web.docs import ASSETS, POLICY, coordinator_document
+from tests.web.api.conftest import Api
+from tools.http_reference import coordinator_api
+
+CONFIG = Path(__file__).with_name("schemathesis.toml")
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+async def test_it_is_served(api: Api) -> None:
+    """`GET /openapi.json` is that document, for anybody."""
+    response = await api.http.get("/openapi.json")
+    assert response.headers["content-type"] == "application/json"
+    assert response.json() == json.loads(msgspec.json.encode(coordinator_document(coordinator_api())))
+
+
+async def test_the_page_needs_nothing_from_elsewhere(api: Api) -> None:
+    """`/docs` names only files of ours, which are there; its policy lets nothing else in; other names below it are not found."""
+    page = await api.http.get("/docs")
+    assert page.headers["content-security-policy"] == POLICY
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "'unsafe-eval'" not in POLICY
+    assert "script-src 'self';" in POLICY
+    names = re.findall(r'(?:href|src)="([^"]+)"', page.text)
+    assert {f"docs/{name}" for name in ASSETS} <= set(names)
+    for name in names:
+        found = await api.http.get(f"/{name}")
+        assert found.status_code == 200, name
+        assert found.content
+    assert "http://" not in page.text + (await api.http.get("/docs/start.js")).text
+    for name in ("../docs.py", "%2e%2e", "swagger-ui.js"):
+        assert (await api.http.get(f"/docs/{name}")).status_code == 404
+
+
+async def test_schemathesis_finds_nothing(api: Api, tmp_path: Path) -> None:
+    """Made-up requests, right and wrong ones, and chains of them: every answer is one that the document tells."""
+    await check_with_schemathesis(api, tmp_path, "--phases=coverage,stateful", "--max-examples=4")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_schemathesis_finds_nothing_in_a_long_search(api: Api, tmp_path: Path, seed: int) -> None:
+    """The same with many more, drawn anew."""
+    config = CONFIG.read_text().replace("deterministic = true", f"deterministic = false\nseed = {seed}")
+    (tmp_path / "schemathesis.toml").write_text(config)
+    await check_with_schemathesis(api, tmp_path, "--max-examples=100", config=tmp_path / "schemathesis.toml")
+
+
+async def check_with_schemathesis(api: Api, folder: Path, *options: str, config: Path = CONFIG) -> None:
+    """Run it in a process of its own; its report is the failure's message."""
+    user = await api.user()
+    command = [
+        *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(config)),
+        *("run", f"{api.http.base_url}/openapi.json", *options),
+    ]
+    environment = {**os.environ, "FSN_TEST_TOKEN": user.headers["Authorization"].partition(" ")[2]}
+    done = await trio.run_process(
+        command, cwd=folder, env=environment, check=False, capture_stdout=True, stderr=subprocess.STDOUT
+    )
+    assert done.returncode == 0, done.stdout.decode()
+    assert b" passed" in done.stdout
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(BROWSER is None, reason="no chromium is installed here")
+async def test_a_browser_shows_the_operations(api: Api, tmp_path: Path) -> None:
+    """Swagger UI runs under our policy, cut off from the network, and shows every operation."""
+    assert BROWSER is not None
+    command = [
+        *(BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}"),
+        *("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--virtual-time-budget=15000"),
+        *("--enable-logging=stderr", "--dump-dom", f"{api.http.base_url}/docs"),
+    ]
+    done = await trio.run_process(command, check=False, capture_stdout=True, capture_stderr=True)
+    shown, complaints = done.stdout.decode(), done.stderr.decode()
+    assert "Content Security Policy" not in complaints
+    for operation in coordinator_api():
+        assert operation.summary.replace("'", "&#39;") in shown.replace("'", "&#39;"), complaints

@@ -1,4 +1,4 @@
-"""The page docs/reference/http-api.md: every operation of both HTTP APIs as it is declared, what goes in and out, and the metrics."""
+"""The page docs/reference/http-api.md: every operation of both HTTP APIs as it is declared, and what goes in and out."""
 
 import types
 from collections.abc import Iterator, Sequence
@@ -9,26 +9,20 @@ from uuid import UUID
 
 import attrs
 import msgspec
-from prometheus_client import CollectorRegistry, Metric
-from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.registry import Collector
 
 from fsn.coord.services import Services
 from fsn.node.services import NodeServices
 from fsn.web.admin.app import _operations as admin_operations
-from fsn.web.admin.metrics import render_metrics
-from fsn.web.app import _install_metrics, coordinator_operations
-from fsn.web.middleware import HttpMetrics
+from fsn.web.app import coordinator_operations
 from fsn.web.openapi import path_of, problems_of
 from fsn.web.operations import FileContent, Operation, Operations
-from fsn.web.quart_front import FrontQuart
 from tools.markdown import row, summary
 
 __all__ = ["admin_api", "coordinator_api", "http_page", "path_of"]
 
 
 def http_page() -> Iterator[str]:
-    """Every operation of the coordinator's API and of a node's admin API, and the metrics of both."""
+    """Every operation of the coordinator's API and of a node's admin API."""
     yield from (
         "",
         "# HTTP API",
@@ -42,8 +36,6 @@ def http_page() -> Iterator[str]:
     )
     yield from ("", "## Coordinator", "", "Listens on `http://localhost:8080` unless told otherwise.")
     yield from _operations_section(coordinator_api())
-    yield from ("", "### GET /metrics", "", "For Prometheus. Who: anyone who can connect.", "")
-    yield from _metrics_table(_coordinator_metrics())
     yield from (
         "",
         "## Storage node: admin API",
@@ -51,7 +43,6 @@ def http_page() -> Iterator[str]:
         "Listens on `http://127.0.0.1:8090` unless told otherwise, loopback only.",
     )
     yield from _operations_section(admin_api())
-    yield from ("", "### Metrics of a node", "", *_metrics_table(_node_metrics()))
     yield from ("", "## Objects", *_objects([*coordinator_api(), *admin_api()]))
 
 
@@ -193,29 +184,3 @@ def _collect(kind: Any, found: dict[str, type[msgspec.Struct]]) -> None:
             _collect(hint, found)
     for argument in get_args(kind):
         _collect(argument, found)
-
-
-def _coordinator_metrics() -> Iterator[tuple[Metric, tuple[str, ...]]]:
-    registry = CollectorRegistry()
-    collectors: list[Collector] = list(vars(HttpMetrics(registry)).values())
-    for collector in collectors:
-        for metric in collector.collect():
-            yield metric, tuple(getattr(collector, "_labelnames", ()))
-    nodes = CollectorRegistry()
-    _install_metrics(FrontQuart("reference"), _idle_services(), nodes)
-    yield from ((metric, ()) for metric in nodes.collect())
-
-
-def _node_metrics() -> Iterator[tuple[Metric, tuple[str, ...]]]:
-    totals, recovery = SimpleNamespace(count=0, size_bytes=0), SimpleNamespace(lost_total=0)
-    store = SimpleNamespace(totals=lambda: totals, free_bytes=lambda: 0, recovery=recovery)
-    node = SimpleNamespace(store=store, reporting=SimpleNamespace(links=()), config=SimpleNamespace(capacity_bytes=0))
-    exposition = render_metrics(cast(NodeServices, node)).decode()
-    yield from ((metric, ()) for metric in text_string_to_metric_families(exposition))
-
-
-def _metrics_table(metrics: Iterator[tuple[Metric, tuple[str, ...]]]) -> Iterator[str]:
-    yield from ("| metric | kind | labels | meaning |", "|---|---|---|---|")
-    for metric, labels in metrics:
-        name = f"{metric.name}_total" if metric.type == "counter" else metric.name
-        yield row(f"`{name}`", metric.type, ", ".join(f"`{label}`" for label in labels), metric.documentation)

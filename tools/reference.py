@@ -1,4 +1,4 @@
-"""Writes the generated pages of docs/reference from the code: settings, commands, HTTP API, errors. `--check` only compares.
+"""Writes the generated pages of docs/reference from the code: settings, commands, HTTP API, errors, metrics, logs. `--check` only compares.
 
 Run by `make docs`. tests/test_docs.py fails when a page is not what this writes, so that no default changes silently.
 """
@@ -27,6 +27,7 @@ from fsn.web.problems import status_of
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script, tools/ itself is on the path, not its parent
 from tools.http_reference import http_page
 from tools.markdown import one_line, row, summary
+from tools.observability import logs_page, metrics_page
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"
@@ -55,6 +56,8 @@ def pages() -> dict[Path, str]:
         "cli.md": cli_page,
         "http-api.md": http_page,
         "errors.md": errors_page,
+        "metrics.md": metrics_page,
+        "logs.md": logs_page,
     }
     return {REFERENCE / name: "\n".join((_GENERATED, *make())) + "\n" for name, make in makers.items()}
 

@@ -33,6 +33,7 @@ from fsn.p2p.wire.messages import (
 from fsn.runtime.identity import Identity
 from tests.node.fake_coordinator import FakeCoordinator, open_fake_coordinator
 from tests.node.store_contract import content, replica
+from tools.observability import exposed_names, metric_names
 
 LOCAL = P2pConfig(listen_host="127.0.0.1", tcp_port=0)
 
@@ -163,6 +164,8 @@ async def test_the_admin_api_answers(coordinator: Coordinator, node: Node) -> No
         assert [chunk["id"] for chunk in first["chunks"] + rest["chunks"]] == [replica(n).hex for n in range(3)]
         assert rest["next_cursor"] is None
         assert "fsn_node_chunks 3.0" in (await client.get("/metrics")).text
+        page = (Path(__file__).parents[2] / "docs/reference/metrics.md").read_text()
+        assert exposed_names((await client.get("/metrics")).text) == metric_names(page, "Storage node")
         bad = await client.get("/chunks", params={"cursor": "?"})
         assert (bad.status_code, bad.json()["code"]) == (400, "invalid")
         assert (await client.get("/chunks", params={"limit": "0"})).status_code == 400

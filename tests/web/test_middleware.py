@@ -1,17 +1,20 @@
 """What surrounds every request: ids, the log line, metrics, security headers, CORS."""
 
+import uuid
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import structlog
 import trio
 from prometheus_client import CollectorRegistry
+from quart import Response
 from quart.typing import TestClientProtocol as Client
 from structlog.testing import capture_logs
 
 from fsn.core.errors import NotFound
 from fsn.web.config import HttpConfig
-from fsn.web.middleware import HttpMetrics, install_middleware
+from fsn.web.middleware import HttpMetrics, install_middleware, note_asker
 from fsn.web.problems import install_problems
 from fsn.web.quart_front import FrontQuart, current_request
 from fsn.web.server import serve_http
@@ -81,7 +84,7 @@ async def test_one_log_line_tells_the_route_and_never_the_path(client: Client) -
         "status": 200,
         "received_bytes": 5,
         "sent_bytes": 7,
-        "complete": True,
+        "outcome": "answered",
     }
 
 
@@ -102,7 +105,7 @@ async def test_requests_are_counted_by_route(client: Client, registry: Collector
 
 
 async def test_a_client_that_leaves_is_logged_as_such(registry: CollectorRegistry) -> None:
-    """A request whose client left before an answer is logged with 499 and not as complete."""
+    """A request whose client left before an answer is logged with 499 as `left`."""
     shutdown = trio.Event()
     with trio.fail_after(5), capture_logs() as logs:
         async with trio.open_nursery() as nursery:
@@ -117,7 +120,70 @@ async def test_a_client_that_leaves_is_logged_as_such(registry: CollectorRegistr
                 assert registry.get_sample_value("fsn_http_requests_in_flight") == 1
             shutdown.set()
     lines = [entry for entry in logs if entry["event"] == "http_request"]
-    assert [(line["status"], line["complete"], line["route"]) for line in lines] == [(499, False, "/wait")]
+    assert [(line["status"], line["outcome"], line["route"]) for line in lines] == [(499, "left", "/wait")]
+
+
+async def test_a_client_that_leaves_in_the_middle_of_its_body_is_seen(registry: CollectorRegistry) -> None:
+    """The line says so, and how much of the body had come."""
+    shutdown = trio.Event()
+    with trio.fail_after(5), capture_logs() as logs:
+        async with trio.open_nursery() as nursery:
+            app = make_app(registry)
+            port = await nursery.start(
+                lambda task_status: serve_http(app, HttpConfig(port=0), shutdown=shutdown, task_status=task_status)
+            )
+            async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+                await stream.send_all(b"PUT /files/a HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345")
+            shutdown.set()
+    (line,) = [entry for entry in logs if entry["event"] == "http_request"]
+    assert (line["status"], line["outcome"], line["route"]) == (499, "left_in_body", "/files/<name>")
+    assert line["received_bytes"] in (0, 5)  # whether the handler had read it yet
+
+
+async def test_who_asks_is_in_the_line(registry: CollectorRegistry) -> None:
+    """The id that a guard noted, and nothing where nobody said who they are."""
+    app, user = make_app(registry), uuid.uuid4()
+
+    @app.get("/mine")
+    async def mine() -> str:
+        note_asker(user=user)
+        return ""
+
+    with capture_logs() as logs:
+        await app.test_client().get("/mine")
+        await app.test_client().get("/missing")
+    assert [line.get("user") for line in logs if line["event"] == "http_request"] == [str(user), None]
+
+
+async def test_a_response_that_breaks_off_is_seen(registry: CollectorRegistry) -> None:
+    """A bug before the answer is `answered` with 500; one in the middle of a body is `failed`, under the status that went out."""
+    app, shutdown = make_app(registry), trio.Event()
+
+    @app.get("/half")
+    async def half() -> Response:
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b"half"
+            raise ZeroDivisionError
+
+        return Response(pieces(), headers={"Content-Length": "8"})
+
+    @app.get("/bug")
+    async def bug() -> str:
+        raise ZeroDivisionError
+
+    with trio.fail_after(5), capture_logs() as logs:
+        async with trio.open_nursery() as nursery:
+            port = await nursery.start(
+                lambda task_status: serve_http(app, HttpConfig(port=0), shutdown=shutdown, task_status=task_status)
+            )
+            for path in (b"/bug", b"/half"):
+                async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+                    await stream.send_all(b"GET " + path + b" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+                    async for _ in stream:
+                        pass
+            shutdown.set()
+    lines = [entry for entry in logs if entry["event"] == "http_request"]
+    assert [(line["status"], line["outcome"]) for line in lines] == [(500, "answered"), (200, "failed")]
 
 
 async def test_security_headers_are_on_every_response(client: Client) -> None:

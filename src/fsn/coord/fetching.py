@@ -10,6 +10,7 @@ import trio
 from fsn.coord.catalog import StoredChunk
 from fsn.coord.config import DownloadConfig
 from fsn.coord.membership import Member, Membership
+from fsn.coord.metrics import CoordinatorMetrics
 from fsn.core.errors import Corrupt, PeerError, PeerRefused, ProtocolViolation, TooFewCopies
 from fsn.core.ids import ReplicaId
 from fsn.core.keys import FileKey
@@ -29,7 +30,15 @@ PATIENCE_FACTOR = 3.0
 class Fetcher:
     """Fetches chunks. What it returns was authenticated: right bytes or an error."""
 
-    def __init__(self, membership: Membership, requester: Requester, *, chance: Random, config: DownloadConfig) -> None:
+    def __init__(
+        self,
+        membership: Membership,
+        requester: Requester,
+        *,
+        chance: Random,
+        config: DownloadConfig,
+        metrics: CoordinatorMetrics | None = None,
+    ) -> None:
         self.patience = Patience(PATIENCE_FACTOR, config.hedge_seconds)
         self.hedges = 0
         """How often a second node was asked because the first was late."""
@@ -37,9 +46,14 @@ class Fetcher:
         self._requester = requester
         self._chance = chance
         self._within_seconds = config.retrieve_seconds
+        self._metrics = metrics or CoordinatorMetrics()
 
     async def fetch(self, chunk: StoredChunk, key: FileKey) -> bytes:
         """The chunk's plaintext. Raises TooFewCopies when no replica of it can be read now."""
+        with self._metrics.retrieving_chunk():
+            return await self._fetch(chunk, key)
+
+    async def _fetch(self, chunk: StoredChunk, key: FileKey) -> bytes:
         race = _Race(chunk, key, deque(self._reachable(chunk)))
         reachable = len(race.waiting)
         with sole_error():
@@ -64,7 +78,8 @@ class Fetcher:
         """Ask one node; the first to come in with the right bytes ends the race."""
         race.running.append(runner)
         try:
-            race.plaintext = await self._ask(race.chunk, race.key, runner)
+            with self._metrics.retrieving_replica():
+                race.plaintext = await self._ask(race.chunk, race.key, runner)
         except (PeerError, Corrupt) as error:
             race.running.remove(runner)
             self._note_failure(race.chunk, runner, error)

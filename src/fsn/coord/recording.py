@@ -11,6 +11,7 @@ import trio
 from fsn.coord.catalog import ChunkRecord, PlacedReplica, WholeFile
 from fsn.coord.database.chunks import ChunkKey, fingerprints, insert_recorded, queue_deletions
 from fsn.coord.database.pool import Pool
+from fsn.coord.metrics import CoordinatorMetrics
 from fsn.core.errors import Conflict, FsnError, Unavailable
 from fsn.runtime.clock import Clock
 from fsn.runtime.supervise import Bell
@@ -43,14 +44,22 @@ class _Waiting:
 class Recorder:
     """The one writer of chunk rows in this process. `run` must be running for the other methods to return."""
 
-    def __init__(self, db: Pool, *, clock: Clock, chance: Random, deletions_due: Bell) -> None:
+    def __init__(
+        self, db: Pool, *, clock: Clock, chance: Random, deletions_due: Bell, metrics: CoordinatorMetrics | None = None
+    ) -> None:
         self._db = db
         self._clock = clock
         self._chance = chance
         self._deletions_due = deletions_due
+        self._metrics = metrics or CoordinatorMetrics()
         self._waiting: list[_Waiting] = []
         self._unwanted: list[PlacedReplica] = []
         self._work = trio.Event()
+
+    @property
+    def waiting(self) -> int:
+        """How many chunks and whole files wait for the next transaction."""
+        return len(self._waiting)
 
     async def record(self, record: ChunkRecord) -> None:
         """Return when the chunk and its replicas are committed; or the same chunk with the same bytes was there already.
@@ -99,7 +108,8 @@ class Recorder:
         batch, self._waiting = self._waiting[:BATCH_CHUNKS], self._waiting[BATCH_CHUNKS:]
         unwanted, self._unwanted = self._unwanted, []
         try:
-            unwanted += await self._write(batch)
+            with self._metrics.recording(len(batch)):
+                unwanted += await self._write(batch)
             for waiting in batch:
                 waiting.done.set()
             await self._queue_deletions(unwanted)

@@ -9,6 +9,7 @@ import trio
 from fsn.coord.catalog import PlacedReplica
 from fsn.coord.config import PlacementConfig, UploadConfig
 from fsn.coord.membership import Membership
+from fsn.coord.metrics import CoordinatorMetrics
 from fsn.coord.recording import Recorder
 from fsn.core.errors import PeerError, PeerRefused, ProtocolViolation, TooFewCopies, TooFewNodes, Unreachable
 from fsn.core.ids import ChunkId, FileId, NodeId
@@ -38,12 +39,14 @@ class Replicator:
         random_bytes: Callable[[int], bytes],
         upload: UploadConfig,
         placement: PlacementConfig,
+        metrics: CoordinatorMetrics | None = None,
     ) -> None:
         self.membership = membership
         self.requester = requester
         self.recorder = recorder
         self.random_bytes = random_bytes
         self.upload = upload
+        self.metrics = metrics or CoordinatorMetrics()
         self._chunks_per_set = placement.chunks_per_set
         self._sets: OrderedDict[tuple[FileId, int], tuple[NodeId, ...]] = OrderedDict()
 
@@ -132,7 +135,8 @@ class _Placing:
         while True:
             node = self._targets[number]
             try:
-                self.stored.append(await self._send(node, number))
+                with self._with.metrics.storing_replica():
+                    self.stored.append(await self._send(node, number))
                 return
             except PeerError as error:
                 log.warning("store_failed", node=str(node), chunk=self._chunk.hex, reason=error.message)

@@ -28,6 +28,7 @@ from fsn.coord.files import Files
 from fsn.coord.handlers import NodeHandlers
 from fsn.coord.keyring import Keyring
 from fsn.coord.membership import Membership, SightingRecording
+from fsn.coord.metrics import CoordinatorMetrics
 from fsn.coord.recording import Recorder
 from fsn.coord.registration import Registrar
 from fsn.coord.replication import Replicator
@@ -83,6 +84,11 @@ class Services:
     files: Files
     registrar: Registrar
     contacts: Callable[[], tuple[Contact, ...]]
+    metrics: CoordinatorMetrics
+    fetcher: Fetcher
+    recorder: Recorder
+    window: Window
+    """Of plaintext in flight in all uploads."""
 
 
 def load_secrets(folder: Path, environment: Mapping[str, str]) -> Secrets:
@@ -111,18 +117,27 @@ async def open_services(
     """
     chance = chance or SystemRandom()
     await check_master_keys(db, keys.masters.keys, keys.masters.current, clock())
+    metrics = CoordinatorMetrics()
     async with open_requester(transport) as requester:
         membership = Membership(
             db, transport, requester, clock=clock, chance=chance, config=config.membership, placement=config.placement
         )
         deletions_due = Bell()
-        recorder = Recorder(db, clock=clock, chance=chance, deletions_due=deletions_due)
+        recorder = Recorder(db, clock=clock, chance=chance, deletions_due=deletions_due, metrics=metrics)
         keyring = Keyring(keys.masters, random_bytes)
         replicator = Replicator(
-            membership, requester, recorder, random_bytes=random_bytes, upload=config.upload, placement=config.placement
+            membership,
+            requester,
+            recorder,
+            random_bytes=random_bytes,
+            upload=config.upload,
+            placement=config.placement,
+            metrics=metrics,
         )
         admission = Admission(db, membership, keyring, clock, random_bytes, config.upload, config.credits)
-        writer = ChunkWriter(replicator, recorder, Window(config.upload.total_window_bytes))
+        fetcher = Fetcher(membership, requester, chance=chance, config=config.download, metrics=metrics)
+        window = Window(config.upload.total_window_bytes)
+        writer = ChunkWriter(replicator, recorder, window)
         sessions = Sessions(db, admission, writer, coordinator=transport.peer, deletions_due=deletions_due)
 
         def contacts() -> tuple[Contact, ...]:
@@ -145,10 +160,14 @@ async def open_services(
             admission=admission,
             sessions=sessions,
             uploads=StreamedUploads(admission, writer, sessions),
-            downloads=Downloads(db, Fetcher(membership, requester, chance=chance, config=config.download), keyring, config.download),
+            downloads=Downloads(db, fetcher, keyring, config.download),
             files=Files(db, membership, clock, deletions_due),
             registrar=Registrar(db, clock=clock, key=keys.token_key, random_bytes=random_bytes),
             contacts=contacts,
+            metrics=metrics,
+            fetcher=fetcher,
+            recorder=recorder,
+            window=window,
         )  # fmt: skip
         async with _running(recorder, workers):
             yield services

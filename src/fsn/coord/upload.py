@@ -39,7 +39,8 @@ class ChunkWriter:
         file, chunk = upload.file, chunk_id(upload.file.id, index)
         async with self.window.holding(len(data)):
             mark = fingerprint(upload.key, data)
-            replicas = await self.replicator.store(file.id, upload.key, index, chunk, data, file.pieces)
+            with self.replicator.metrics.storing_chunk():
+                replicas = await self.replicator.store(file.id, upload.key, index, chunk, data, file.pieces)
         return ChunkRecord(file.id, index, chunk, len(data), mark, replicas)
 
     async def store_and_record(self, upload: Upload, index: int, data: memoryview | bytes) -> None:

@@ -10,6 +10,7 @@ import trio
 from fsn.core.errors import Corrupt
 from fsn.core.ids import PeerId
 from fsn.node.chunkstore.base import ChunkStore
+from fsn.node.metrics import NodeMetrics
 from fsn.p2p.server import RequestHandler
 from fsn.p2p.wire.messages import (
     ChunkRetrieved,
@@ -35,10 +36,15 @@ class ChunkHandlers:
 
     store: ChunkStore
     is_draining: Callable[[], bool]
+    metrics: NodeMetrics = attrs.field(factory=NodeMetrics)
 
     def by_request(self) -> Mapping[type[Request], RequestHandler]:
         """What to give to `serve_requests`."""
-        return {StoreChunk: self.store_chunk, RetrieveChunk: self.retrieve_chunk, DeleteChunks: self.delete_chunks}
+        return {
+            StoreChunk: self.metrics.counted("store", self.store_chunk),
+            RetrieveChunk: self.metrics.counted("retrieve", self.retrieve_chunk),
+            DeleteChunks: self.metrics.counted("delete", self.delete_chunks),
+        }
 
     async def store_chunk(self, peer: PeerId, message: StoreChunk) -> Response:
         """Durable when answered. Raises what `ChunkStore.store` raises; refuses with DRAINING while the node empties itself."""

@@ -13,6 +13,7 @@ from fsn.core.ids import NodeId, PeerId
 from fsn.node.chunkstore.disk import DiskStore, open_disk_store
 from fsn.node.config import IDENTITY_NAME, NodeConfig
 from fsn.node.handlers import ChunkHandlers
+from fsn.node.metrics import NodeMetrics
 from fsn.node.reporting import Reporting
 from fsn.p2p.client import open_requester
 from fsn.p2p.config import P2pConfig
@@ -43,6 +44,7 @@ class NodeServices:
     reporting: Reporting
     started_at: float
     """By trio's clock."""
+    metrics: NodeMetrics
 
     @property
     def peer(self) -> PeerId:
@@ -79,13 +81,14 @@ async def open_services(
     with locked_folder(config.data_dir):
         # A killed node has left its ports behind, and programs wait for this file to appear.
         forget_ports(config.data_dir)
-        identity = load_identity(config.data_dir / IDENTITY_NAME)
+        identity, metrics = load_identity(config.data_dir / IDENTITY_NAME), NodeMetrics()
         async with (
             open_disk_store(
                 config.data_dir,
                 capacity_bytes=config.capacity_bytes,
                 reserve_bytes=config.reserve_bytes,
                 clock=clock,
+                note_batch=metrics.note_batch,
             ) as store,
             open_transport(identity, config.p2p) as transport,
             open_requester(transport) as requester,
@@ -98,13 +101,13 @@ async def open_services(
                 rng=rng or Random(),  # noqa: S311 - jitter, not a secret
                 heartbeat_seconds=config.heartbeat_seconds,
             )
-            handlers = ChunkHandlers(store, is_draining=lambda: False)
+            handlers = ChunkHandlers(store, is_draining=lambda: False, metrics=metrics)
             serve_requests(transport, handlers.by_request(), may_ask=reporting.knows)
             reporting.add(config.coordinator.contact)
             async with open_stage("reporting", grace_seconds=0) as nursery:
                 nursery.start_soon(reporting.run, name="reporting")
                 log.info("node_started", node=str(config.node_id), peer=transport.peer, chunks=store.totals().count)
-                yield NodeServices(config, store, transport, reporting, trio.current_time())
+                yield NodeServices(config, store, transport, reporting, trio.current_time(), metrics)
                 log.info("node_stopping", node=str(config.node_id))
 
 

@@ -1,13 +1,12 @@
 """The coordinator's HTTP application: every operation, problems, middleware, metrics."""
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
-from quart import Response
-
 from fsn.coord.services import Services
+from fsn.runtime.metrics import Readings
 from fsn.web.api.auth import declare_auth
 from fsn.web.api.credits import declare_credits
 from fsn.web.api.files import declare_files
 from fsn.web.api.health import declare_health
+from fsn.web.api.metrics import READINGS, declare_metrics, load_scrape_token
 from fsn.web.api.nodes import Addresses, declare_nodes
 from fsn.web.api.uploads import declare_uploads
 from fsn.web.auth import guard_with
@@ -22,7 +21,9 @@ from fsn.web.quart_front import FrontQuart
 __all__ = ["coordinator_app", "coordinator_operations"]
 
 
-def coordinator_operations(services: Services, addresses: Addresses, limits: Limits | None = None) -> Operations:
+def coordinator_operations(
+    services: Services, addresses: Addresses, limits: Limits | None = None, scrape_token: str | None = None
+) -> Operations:
     """All operations of the API. `addresses` tells nodes where the coordinator listens, given the host name they came by."""
     limits = limits or Limits(LimitsConfig())
     api = Operations(guard_with(services, limits))
@@ -32,6 +33,7 @@ def coordinator_operations(services: Services, addresses: Addresses, limits: Lim
     declare_files(api, services)
     declare_nodes(api, services, addresses)
     declare_credits(api, services)
+    declare_metrics(api, services, scrape_token)
     declare_openapi(api)
     return api
 
@@ -39,26 +41,17 @@ def coordinator_operations(services: Services, addresses: Addresses, limits: Lim
 def coordinator_app(
     services: Services, config: HttpConfig, addresses: Addresses, limits: LimitsConfig | None = None
 ) -> FrontQuart:
-    """The application, ready to be served; `limits` not given are those of a configuration that does not mention them."""
+    """The application, ready to be served; one for `services`. `limits` not given are those of a configuration that does not mention them.
+
+    Raises ConfigError when the scrape token cannot be read.
+    """
     app = FrontQuart("fsn.web")
-    registry = CollectorRegistry()
     install_problems(app)
+    scrape_token = load_scrape_token(config.metrics_token_file)
     limiting = Limits(limits or LimitsConfig(), trusted_proxies=config.trusted_proxies)
     app.before_request(limiting.count_unrouted)
-    coordinator_operations(services, addresses, limiting).install(app)
+    coordinator_operations(services, addresses, limiting, scrape_token).install(app)
+    services.metrics.registry.register(Readings(services, READINGS))
     install_docs(app)
-    _install_metrics(app, services, registry)
-    install_middleware(app, metrics=HttpMetrics(registry), cors_origins=config.cors_origins)
+    install_middleware(app, metrics=HttpMetrics(services.metrics.registry), cors_origins=config.cors_origins)
     return app
-
-
-def _install_metrics(app: FrontQuart, services: Services, registry: CollectorRegistry) -> None:
-    nodes = Gauge(
-        "fsn_nodes_online", "Storage nodes that are connected here and were heard of lately.", registry=registry
-    )
-    nodes.set_function(lambda: services.membership.counts["online"])
-
-    async def metrics() -> Response:
-        return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
-
-    app.add_url_rule("/metrics", "metrics", metrics, methods=["GET"])

@@ -9,10 +9,11 @@ from fsn.coord.services import Services
 from fsn.core.errors import Unauthorized
 from fsn.core.ids import UserId
 from fsn.web.limits import Limits
+from fsn.web.middleware import note_asker
 from fsn.web.operations import Guard, Operation
 from fsn.web.quart_front import current_request
 
-__all__ = ["NODE", "SCHEMES", "USER", "asking_node", "asking_user", "guard_with"]
+__all__ = ["NODE", "SCHEMES", "USER", "asking_node", "asking_user", "bearer", "guard_with"]
 
 USER = "user"
 """A bearer token from a login."""
@@ -39,8 +40,10 @@ def guard_with(services: Services, limits: Limits) -> Guard:
         elif NODE in operation.security and (key := headers.get("X-API-Key")):
             limits.count_request()  # before the look into the database
             g.node = await services.registrar.authenticate(key)
+            note_asker(node=g.node.id)
         elif USER in operation.security:
             g.user = user = _user(services, limits, headers.get("Authorization", ""))
+            note_asker(user=user)
             _hold_slot(operation, limits, user)
         else:
             raise Unauthorized("an X-API-Key header is wanted", code="token_missing")
@@ -50,7 +53,7 @@ def guard_with(services: Services, limits: Limits) -> Guard:
 
 def _user(services: Services, limits: Limits, header: str) -> UserId:
     try:
-        user = services.accounts.authenticate(_bearer(header))
+        user = services.accounts.authenticate(bearer(header))
     except Unauthorized:
         limits.count_request()
         raise
@@ -78,8 +81,9 @@ def asking_node() -> NodeRecord | None:
     return node
 
 
-def _bearer(header: str) -> str:
+def bearer(header: str, otherwise: str = "log in") -> str:
+    """The token in an Authorization header. Raises Unauthorized (`token_missing`), which says what else to do."""
     scheme, _, token = header.partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
-        raise Unauthorized("a header `Authorization: Bearer <token>` is wanted: log in", code="token_missing")
+        raise Unauthorized(f"a header `Authorization: Bearer <token>` is wanted: {otherwise}", code="token_missing")
     return token.strip()

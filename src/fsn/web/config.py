@@ -58,6 +58,10 @@ class HttpConfig:
     tls_key: Path | None = None
     """PEM file with the private key, without a passphrase."""
 
+    metrics_token_file: Path | None = None
+    """File with a token that `GET /metrics` wants as a bearer token (Prometheus: `authorization: {credentials_file: ...}`); not
+    given: it is open to whoever can connect."""
+
     def __attrs_post_init__(self) -> None:
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key must be set together")

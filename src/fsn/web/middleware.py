@@ -4,6 +4,7 @@ import re
 import secrets
 from collections.abc import Collection, Sequence
 from typing import Any, cast
+from uuid import UUID
 
 import attrs
 import structlog
@@ -22,11 +23,12 @@ from quart import Quart, request
 
 from fsn.web.problems import REQUEST_ID_KEY
 
-__all__ = ["HttpMetrics", "install_middleware"]
+__all__ = ["HttpMetrics", "install_middleware", "note_asker"]
 
 log = structlog.get_logger(__name__)
 
 ROUTE_KEY = "fsn.route"
+ASKER_KEY = "fsn.asker"
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _CLIENT_GONE = 499
@@ -79,6 +81,11 @@ async def _note_route() -> None:
         cast(dict[str, Any], request.scope)[ROUTE_KEY] = request.url_rule.rule
 
 
+def note_asker(**ids: UUID) -> None:
+    """For the log line of the request at hand: who asks, e.g. `user=...`."""
+    cast(dict[str, Any], request.scope)[ASKER_KEY] = {name: str(value) for name, value in ids.items()}
+
+
 class _Middleware:
     def __init__(self, app: ASGIFramework, metrics: HttpMetrics, cors: "_Cors") -> None:
         self._app = app
@@ -120,6 +127,8 @@ class _Exchange:
         self._received_bytes = 0
         self._sent_bytes = 0
         self._is_complete = False
+        self._is_body_due = self._announces_body()
+        self._has_failed = False
         self.request_id = self._request_id()
         cast(dict[str, Any], scope)[REQUEST_ID_KEY] = self.request_id
 
@@ -127,10 +136,14 @@ class _Exchange:
         given = self._headers.get(b"x-request-id", b"")
         return given.decode() if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
 
+    def _announces_body(self) -> bool:
+        return b"transfer-encoding" in self._headers or self._headers.get(b"content-length", b"0") != b"0"
+
     async def receive(self) -> ASGIReceiveEvent:
         message = await self._receive()
         if message["type"] == "http.request":
             self._received_bytes += len(message["body"])
+            self._is_body_due = self._is_body_due and message.get("more_body", False)
         return message
 
     async def send(self, message: ASGISendEvent) -> None:
@@ -161,9 +174,21 @@ class _Exchange:
     def note_failure(self) -> None:
         """The application raised; unless an answer has begun, the server says 500."""
         self._status = self._status or 500
+        self._has_failed = True
+
+    @property
+    def _outcome(self) -> str:
+        """How it ended: `answered`; `left_in_body`, `left` (the client, before an answer); `cut` (in an answer); `failed` (a bug)."""
+        if self._is_complete:
+            return "answered"
+        if self._has_failed:
+            return "failed"
+        if self._status:
+            return "cut"
+        return "left_in_body" if self._is_body_due else "left"
 
     def record(self, metrics: HttpMetrics) -> None:
-        """One log line and the metrics: method, route, status, seconds, bytes; never paths, queries or names of files."""
+        """One log line and the metrics: method, route, status, seconds, bytes, who asked; never paths, queries or names of files."""
         seconds = trio.current_time() - self._began
         scope = cast(dict[str, Any], self._scope)
         method = scope["method"] if scope["method"] in _METHODS else "other"
@@ -181,7 +206,8 @@ class _Exchange:
             seconds=round(seconds, 6),
             received_bytes=self._received_bytes,
             sent_bytes=self._sent_bytes,
-            complete=self._is_complete,
+            outcome=self._outcome,
+            **scope.get(ASKER_KEY, {}),
         )
 
 

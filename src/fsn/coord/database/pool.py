@@ -179,6 +179,21 @@ class Pool:
             return trio.current_time() - started
         raise Unavailable(f"the database did not answer within {within_seconds:g} s")
 
+    @property
+    def in_use(self) -> int:
+        """How many connections are lent now, or being opened."""
+        return self.config.size - self._places.value
+
+    @property
+    def idle(self) -> int:
+        """How many connections are open and wait for somebody."""
+        return len(self._idle)
+
+    @property
+    def waiting(self) -> int:
+        """How many tasks wait for a connection."""
+        return self._places.statistics().tasks_waiting
+
     def close(self) -> None:
         """Close the idle connections now and the others when they come back; a second call is harmless."""
         self._closed = True

@@ -1,7 +1,8 @@
 """Group commit: stores and deletions that are asked for at the same time share one batch, one wait and one index transaction."""
 
+import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, TypeGuard
 
 import attrs
@@ -56,9 +57,13 @@ _Batch = list[_Store] | _Delete
 class GroupCommit:
     """A queue before one writing thread. While a batch is written the next one gathers; no chunk ever waits for company."""
 
-    def __init__(self, writer: BatchWriter, quota: Quota, count: int) -> None:
+    def __init__(
+        self, writer: BatchWriter, quota: Quota, count: int, note_batch: Callable[[int, float], None] = lambda *_: None
+    ) -> None:
+        """`note_batch` is told of each batch of stores: how many chunks, and in how many seconds they were durable."""
         self._writer = writer
         self._quota = quota
+        self._note_batch = note_batch
         self._window = Window(MAX_QUEUED_BYTES)
         self._pending: deque[_Job] = deque()
         self._wake = trio.Event()
@@ -69,6 +74,11 @@ class GroupCommit:
         """How many chunks are stored."""
         self.failure: str | None = None
         """Why the last batch could not be written; None when it could, or the disk was only full."""
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes of chunks that wait for the disk, or are on their way to it."""
+        return self._window.taken_bytes
 
     async def store(self, chunk: NewChunk, reservation: Reservation) -> None:
         """Return when `chunk` is durable; raises its error. Takes the reservation over. Cancelled: all of the chunk or nothing is kept."""
@@ -175,8 +185,9 @@ class GroupCommit:
         if isinstance(batch, _Delete):
             batch.outcome = await trio.to_thread.run_sync(self._writer.delete, batch.replicas, limiter=self._thread)
             return
-        chunks = [job.chunk for job in batch]
+        chunks, began = [job.chunk for job in batch], time.perf_counter()
         outcomes = await trio.to_thread.run_sync(self._writer.store, chunks, limiter=self._thread)
+        self._note_batch(len(chunks), time.perf_counter() - began)
         for job in batch:
             job.outcome = outcomes[job.chunk.replica]
 

@@ -1,6 +1,6 @@
 """The chunk store on a file system: quota, then group commit, then the disk; reads in threads of their own."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -79,6 +79,11 @@ class DiskStore(ChunkStore):
         """Why the last batch could not be written, in words; None while the disk and the index do what they are asked (or are full)."""
         return self._commit.failure
 
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes of chunks that are not durable yet."""
+        return self._commit.queued_bytes
+
     async def _is_stored(self, replica: ReplicaId, root: bytes) -> bool:
         row = await trio.to_thread.run_sync(self._index.find, replica)
         if row is None or row.root != root:
@@ -115,11 +120,12 @@ async def open_disk_store(
     files: Files | None = None,
     clock: Clock = system_clock,
     reserve_bytes: int = DEFAULT_RESERVE_BYTES,
+    note_batch: Callable[[int, float], None] = lambda *_: None,
 ) -> AsyncIterator[DiskStore]:
     """The store in the folder `data_dir` (which exists), recovered and ready; one at a time. On leaving, what was asked for is finished.
 
     Raises `StorageError` (also `DiskFull`) when index or disk cannot be brought to agree. A damaged index is put aside and made anew
-    from the chunks.
+    from the chunks. `note_batch` is told of each batch that was written: how many chunks, and how many seconds.
     """
     given, files = files, files or Files()
     layout = Layout(data_dir)
@@ -129,7 +135,7 @@ async def open_disk_store(
         recovery = attrs.evolve(recovery, index_rebuilt=is_rebuilt)
         totals = await trio.to_thread.run_sync(index.totals)
         quota = Quota(capacity_bytes, totals.size_bytes, lambda: _disk_free_bytes(files, data_dir), reserve_bytes)
-        commit = GroupCommit(BatchWriter(layout, files, index, clock), quota, totals.count)
+        commit = GroupCommit(BatchWriter(layout, files, index, clock), quota, totals.count, note_batch)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(commit.run)
             try:

@@ -7,6 +7,7 @@ from uuid import UUID
 import attrs
 import msgspec
 import trio
+from prometheus_client import generate_latest
 from quart import Response
 
 from fsn import __version__
@@ -14,7 +15,9 @@ from fsn.core.errors import Invalid
 from fsn.core.ids import ReplicaId, parse_uuid
 from fsn.node.chunkstore.base import StoredChunk
 from fsn.node.services import NodeServices
-from fsn.web.admin.metrics import METRICS_TYPE, render_metrics
+from fsn.runtime.metrics import Readings
+from fsn.web.admin.metrics import METRICS_TYPE, READINGS
+from fsn.web.middleware import HttpMetrics, install_middleware
 from fsn.web.operations import Operations, RequestModel
 from fsn.web.problems import install_problems
 from fsn.web.quart_front import FrontQuart
@@ -99,6 +102,8 @@ def admin_app(node: NodeServices) -> FrontQuart:
     app = FrontQuart(__name__)
     install_problems(app)
     _operations(node).install(app)
+    node.metrics.registry.register(Readings(node, READINGS))
+    install_middleware(app, metrics=HttpMetrics(node.metrics.registry))
     return app
 
 
@@ -119,9 +124,9 @@ def _operations(node: NodeServices) -> Operations:
     async def list_chunks(query: PageQuery) -> ChunkPage:
         return await chunk_page(node, query)
 
-    @operations.operation("GET", "/metrics", summary="For Prometheus", produces=METRICS_TYPE)
+    @operations.operation("GET", "/metrics", summary="For Prometheus", produces="text/plain")
     async def get_metrics() -> Response:
-        return Response(render_metrics(node), content_type=METRICS_TYPE)
+        return Response(generate_latest(node.metrics.registry), content_type=METRICS_TYPE)
 
     return operations
 

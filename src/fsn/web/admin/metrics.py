@@ -1,38 +1,56 @@
-"""A node's figures in Prometheus' text format, read when they are asked for."""
+"""What is read of a node's services at each scrape, beside what `fsn.node.metrics` counts."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Final
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+import trio
 
 from fsn.node.services import NodeServices
+from fsn.runtime.metrics import Reading
 
-__all__ = ["METRICS_TYPE", "render_metrics"]
+__all__ = ["METRICS_TYPE", "READINGS"]
 
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
+READINGS: Sequence[Reading[NodeServices]] = (
+    Reading("fsn_node_chunks", "Replicas stored.", lambda node: node.store.totals().count),
+    Reading("fsn_node_used_bytes", "Bytes of the replicas stored.", lambda node: node.store.totals().size_bytes),
+    Reading("fsn_node_free_bytes", "Bytes that would still be taken.", lambda node: node.store.free_bytes()),
+    Reading("fsn_node_capacity_bytes", "The allowance.", lambda node: node.config.capacity_bytes),
+    Reading(
+        "fsn_node_store_queued_bytes",
+        "Bytes of replicas that came and are not durable yet.",
+        lambda node: node.store.queued_bytes,
+    ),
+    Reading(
+        "fsn_node_store_failing",
+        "1 while the disk or the index does not do what it is asked (`chunk_store_failing` in the log says why), else 0.",
+        lambda node: float(node.store.failure is not None),
+    ),
+    Reading("fsn_node_chunks_lost", "Losses found at all starts.", lambda node: node.store.recovery.lost_total),
+    Reading("fsn_node_coordinators_known", "Coordinators known.", lambda node: len(node.reporting.links)),
+    Reading(
+        "fsn_node_coordinators_connected",
+        "Coordinators connected now.",
+        lambda node: sum(link.is_connected for link in node.reporting.links),
+    ),
+    Reading(
+        "fsn_node_connected",
+        "1 if this coordinator is connected, else 0.",
+        lambda node: {link.contact.peer: float(link.is_connected) for link in node.reporting.links},
+        label="coordinator",
+    ),
+    Reading(
+        "fsn_node_heartbeat_age_seconds",
+        "Seconds since this coordinator last answered a heartbeat; missing until it has.",
+        lambda node: _heartbeat_ages(node),
+        label="coordinator",
+    ),
+)
 
-class _NodeCollector(Collector):
-    def __init__(self, node: NodeServices) -> None:
-        self._node = node
 
-    def collect(self) -> Iterator[Metric]:
-        store, links = self._node.store, self._node.reporting.links
-        totals = store.totals()
-        connected = sum(link.is_connected for link in links)
-        yield GaugeMetricFamily("fsn_node_chunks", "Replicas stored", totals.count)
-        yield GaugeMetricFamily("fsn_node_used_bytes", "Bytes of the replicas stored", totals.size_bytes)
-        yield GaugeMetricFamily("fsn_node_free_bytes", "Bytes that would still be taken", store.free_bytes())
-        yield GaugeMetricFamily("fsn_node_capacity_bytes", "The allowance", self._node.config.capacity_bytes)
-        yield GaugeMetricFamily("fsn_node_coordinators_connected", "Coordinators connected now", connected)
-        yield GaugeMetricFamily("fsn_node_coordinators_known", "Coordinators known", len(links))
-        yield GaugeMetricFamily("fsn_node_chunks_lost", "Losses found at all starts", store.recovery.lost_total)
-
-
-def render_metrics(node: NodeServices) -> bytes:
-    """The exposition, UTF-8."""
-    registry = CollectorRegistry()
-    registry.register(_NodeCollector(node))
-    return generate_latest(registry)
+def _heartbeat_ages(node: NodeServices) -> dict[str, float]:
+    now = trio.current_time()
+    return {
+        link.contact.peer: now - link.heartbeat_at for link in node.reporting.links if link.heartbeat_at is not None
+    }

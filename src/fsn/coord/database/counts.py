@@ -1,0 +1,29 @@
+"""What an operator wants counted of the whole catalogue, in one statement."""
+
+from collections.abc import Mapping
+from typing import get_args
+
+import attrs
+
+from fsn.coord.catalog import NodeStatus
+from fsn.coord.database.pool import Pool
+
+__all__ = ["CatalogueCounts", "catalogue_counts"]
+
+
+@attrs.frozen
+class CatalogueCounts:
+    """Over all coordinators of one database."""
+
+    nodes: Mapping[str, int]
+    """By what the catalogue says of them; each state is there."""
+    uploads_open: int
+
+
+async def catalogue_counts(db: Pool) -> CatalogueCounts:
+    """Counted by index. Raises Unavailable."""
+    sql = """select status::text, count(*) from nodes group by status
+             union all select 'uploads', count(*) from uploads where state = 'open'"""
+    found: dict[str, int] = dict(await db.fetch_all(sql))
+    uploads_open = found.pop("uploads")
+    return CatalogueCounts({status: found.get(status, 0) for status in get_args(NodeStatus)}, uploads_open)

@@ -1,0 +1,97 @@
+"""What is counted of the coordinator's work: once a chunk, replica or batch, never once a frame."""
+
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from fsn.core.errors import FsnError
+from fsn.runtime.metrics import SECONDS, new_registry
+
+__all__ = ["CoordinatorMetrics"]
+
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+
+class CoordinatorMetrics:
+    """The counters of one coordinator, in a registry of its own."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = new_registry() if registry is None else registry
+        self._storing = _Outcomes(
+            self.registry, "fsn_chunk_store", "Storing a chunk: seal it, until it is durable on all its nodes"
+        )
+        self._retrieving = _Outcomes(self.registry, "fsn_chunk_retrieve", "Reading a chunk back and opening it")
+        self._replica_storing = _Outcomes(
+            self.registry, "fsn_replica_store", "Sending a replica to a node, once for each try"
+        )
+        self._replica_retrieving = _Outcomes(
+            self.registry, "fsn_replica_retrieve", "Asking a node for a replica, once for each try"
+        )
+        self._batch_entries = Histogram(
+            "fsn_recorder_batch_entries",
+            "Chunks and whole small files that one transaction recorded.",
+            registry=self.registry,
+            buckets=BATCHES,
+        )
+        self._batch_seconds = Histogram(
+            "fsn_recorder_batch_seconds", "Seconds of such a transaction.", registry=self.registry, buckets=SECONDS
+        )
+
+    def storing_chunk(self) -> AbstractContextManager[None]:
+        """For the length of the block a chunk is being stored."""
+        return self._storing.counting()
+
+    def storing_replica(self) -> AbstractContextManager[None]:
+        """For the length of the block a replica is on its way to a node."""
+        return self._replica_storing.counting()
+
+    def retrieving_chunk(self) -> AbstractContextManager[None]:
+        """For the length of the block a chunk is being read back."""
+        return self._retrieving.counting()
+
+    def retrieving_replica(self) -> AbstractContextManager[None]:
+        """For the length of the block a node is asked for a replica."""
+        return self._replica_retrieving.counting()
+
+    @contextmanager
+    def recording(self, entries: int) -> Iterator[None]:
+        """For the length of the block so many entries are being recorded."""
+        began = time.perf_counter()
+        yield
+        if entries:
+            self._batch_entries.observe(entries)
+            self._batch_seconds.observe(time.perf_counter() - began)
+
+
+class _Outcomes:
+    """How many began and how they ended: `ok`, `failed` (an error of ours) or `left` (cancelled, or a bug); and how long the good took."""
+
+    def __init__(self, registry: CollectorRegistry, name: str, meaning: str) -> None:
+        ended = Counter(
+            name + "s",
+            f"{meaning}, by how it ended: ok, failed, or left (the client went away, or another was first).",
+            ("outcome",),
+            registry=registry,
+        )
+        self._ok, self._failed, self._left = map(ended.labels, ("ok", "failed", "left"))
+        self._in_flight = Gauge(f"{name}s_in_flight", f"{meaning}: how many now.", registry=registry)
+        self._seconds = Histogram(
+            f"{name}_seconds", f"{meaning}: seconds of those that were ok.", registry=registry, buckets=SECONDS
+        )
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        began, outcome = time.perf_counter(), self._left
+        self._in_flight.inc()
+        try:
+            yield
+            outcome = self._ok
+            self._seconds.observe(time.perf_counter() - began)
+        except FsnError:
+            outcome = self._failed
+            raise
+        finally:
+            self._in_flight.dec()
+            outcome.inc()

@@ -1,0 +1,189 @@
+"""The pages docs/reference/metrics.md and docs/reference/logs.md: what both daemons count, and every line that they log."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.registry import Collector
+
+from fsn.coord.metrics import CoordinatorMetrics
+from fsn.node.metrics import NodeMetrics
+from fsn.runtime.metrics import Readings, new_registry
+from fsn.web.admin import metrics as node_readings
+from fsn.web.api import metrics as coordinator_readings
+from fsn.web.middleware import HttpMetrics
+from tools.log_calls import LogCall, log_calls
+from tools.markdown import row
+
+__all__ = ["exposed_names", "logs_page", "metric_names", "metrics_page"]
+
+OF_THE_SYSTEM = "process_"
+"""What prometheus_client itself tells of the process, on Linux."""
+
+MEANINGS = {
+    "catalogue_not_counted": "The database did not answer a scrape of `/metrics` in time.",
+    "chunk_damaged": "A replica that was asked for is gone, cut short or unreadable on the disk. The coordinator takes another.",
+    "chunk_index_damaged": "The index was damaged at the start; it was put aside and made anew from the chunks.",
+    "chunk_lost": "A chunk of the index is missing or has the wrong size, found at the start.",
+    "chunk_store_failing": "The disk or the index has begun to fail; stores are refused until it works again.",
+    "chunk_store_recovered": "What the last start had to put right, in numbers.",
+    "chunk_store_works_again": "The end of `chunk_store_failing`.",
+    "chunk_stored": "A replica is durable here.",
+    "chunks_deleted": "A coordinator asked for deletions; an error when some failed.",
+    "chunks_without_row": "Chunks lie here that the index does not know; they are taken into it, which takes a while if they are many.",
+    "connection_lost": "A libp2p connection broke.",
+    "coordinator_connected": "The coordinator answered the first heartbeat of a connection.",
+    "coordinator_lost": "The connection to a coordinator ended; it is dialled again, for ever.",
+    "coordinator_not_reached": "A dial or first heartbeat failed; it is tried again.",
+    "coordinator_started": "Everything listens.",
+    "coordinator_stopping": "The doors close; requests in flight may end.",
+    "database_server_died": "The embedded PostgreSQL ended by itself; it is started again.",
+    "database_server_not_started": "It could not be started again; it is tried again.",
+    "database_server_started_again": "The end of `database_server_died`.",
+    "delete_failed": "A node did not delete; it is asked again in five minutes.",
+    "foreign_file": "A file in the chunk folder that is none of ours; it is left alone.",
+    "handler_failed": "A bug in answering a peer, with its traceback; the peer was told INTERNAL.",
+    "http_application_failed": "A bug beyond the handlers, with its traceback.",
+    "http_connection_failed": "A bug in serving one connection, with its traceback; the others go on.",
+    "http_handler_failed": "A bug in a handler, with its traceback; the client was told 500 `internal`.",
+    "http_listening": "HTTP is served here.",
+    "http_request": "One line for each request, at its end: see above.",
+    "http_response_cut": "A response could not be finished (a chunk cannot be read, say); the connection was cut so that the client knows.",
+    "http_server_error": "What Hypercorn, below us, reports.",
+    "http_server_warning": "What Hypercorn, below us, reports.",
+    "http_stopped": "HTTP is no longer served.",
+    "inbound_connection_failed": "Somebody connected and did not get as far as a libp2p connection.",
+    "node_offline": "A node went silent or its connection ended.",
+    "node_online": "A node's first heartbeat, or the first one since it was offline.",
+    "node_registered": "A node registered, for the first time or again.",
+    "node_started": "The node is ready.",
+    "node_stopping": "The node ends.",
+    "peer_does_not_read": "A peer took too long to accept an answer; its stream was given up.",
+    "protocol_violation": "A peer sent what is no message of ours; its stream was given up.",
+    "recording_failed": "The database was away while chunks were to be recorded; their uploads were told so.",
+    "replicas_deleted": "A node was asked to delete replicas.",
+    "retrieve_failed": "A node did not give a chunk, or gave wrong bytes; the next replica is tried.",
+    "stage_stopping": "A part of the daemon is being stopped and has its grace.",
+    "stop_asked": "SIGTERM or SIGINT came.",
+    "stop_forced": "A second signal came; everything is cancelled.",
+    "store_failed": "A node did not store a replica; another node is tried.",
+    "stream_broke": "A stream of requests broke.",
+    "stream_handler_failed": "A bug in serving a stream, with its traceback.",
+    "stream_lost": "A stream broke.",
+    "upload_expired": "An upload was not completed in time and was dropped.",
+    "worker_failed": "A background worker failed; it is started again after a while, and the eighth failure in a row ends the process.",
+}
+"""What each word means. A word without a meaning, or the other way round, stops `make docs` and fails a test."""
+
+
+def metrics_page() -> Iterator[str]:
+    """Every metric of both daemons."""
+    yield from (
+        "",
+        "# Metrics",
+        "",
+        "For Prometheus, as text: `GET /metrics` of the coordinator (with `[http] metrics_token_file` the token in that file is wanted",
+        "as a bearer token) and of a node's admin API. Histograms have `_bucket`, `_sum` and `_count`; they and counters also have",
+        "`_created`, the time of their beginning. Chunks are counted once each, and batches once each. On Linux `process_*` tell of",
+        "the process itself (CPU seconds, memory, open files).",
+        "",
+        "Worth an alarm: `fsn_database_up == 0`; `fsn_nodes_online` below the replicas that files get;",
+        '`rate(fsn_chunk_stores_total{outcome="failed"}[5m])` above nothing; `fsn_node_store_failing == 1`;',
+        "`fsn_node_heartbeat_age_seconds > 60`; `fsn_node_chunks_lost` growing.",
+    )
+    yield from ("", "## Coordinator", "", *_table(_coordinator_collectors()))
+    yield from ("", "## Storage node", "", *_table(_node_collectors()))
+
+
+def metric_names(page: str, section: str) -> set[str]:
+    """The names in the table below that heading of the page."""
+    lines = page.partition(f"\n## {section}\n")[2].partition("\n## ")[0].splitlines()
+    return {line.split("`")[1] for line in lines if line.startswith("| `")}
+
+
+def exposed_names(exposition: str) -> set[str]:
+    """The names of the metrics in an exposition, as the page writes them, less what it does not list."""
+    names = {line.split()[2] for line in exposition.splitlines() if line.startswith("# TYPE ")}
+    return {name for name in names if not name.startswith(OF_THE_SYSTEM) and not name.endswith("_created")}
+
+
+def _coordinator_collectors() -> list[Collector]:
+    registry = CollectorRegistry()
+    CoordinatorMetrics(registry)
+    HttpMetrics(registry)
+    services = Readings(cast(Any, None), coordinator_readings.READINGS)
+    catalogue = Readings(cast(Any, None), coordinator_readings.CATALOGUE_READINGS)
+    return [*_collectors(registry), services, catalogue, *_collectors(new_registry())]
+
+
+def _node_collectors() -> list[Collector]:
+    registry = CollectorRegistry()
+    NodeMetrics(registry)
+    HttpMetrics(registry)
+    node = Readings(cast(Any, None), node_readings.READINGS)
+    return [*_collectors(registry), node, *_collectors(new_registry())]
+
+
+def _collectors(registry: CollectorRegistry) -> list[Collector]:
+    return list(registry._collector_to_names)
+
+
+def _table(collectors: Sequence[Collector]) -> Iterator[str]:
+    yield from ("| metric | kind | labels | meaning |", "|---|---|---|---|")
+    for collector in collectors:
+        for metric in collector.describe() if isinstance(collector, Readings) else collector.collect():
+            if not metric.name.startswith(OF_THE_SYSTEM):
+                labels: Sequence[str] = getattr(metric, "_labelnames", ()) or getattr(collector, "_labelnames", ())
+                named = ", ".join(f"`{label}`" for label in labels)
+                yield row(f"`{_full_name(metric.name, metric.type)}`", metric.type, named, metric.documentation)
+
+
+def _full_name(name: str, kind: str) -> str:
+    return name + {"counter": "_total", "info": "_info"}.get(kind, "")
+
+
+def logs_page() -> Iterator[str]:
+    """Every word that is logged."""
+    calls = sorted(log_calls())
+    assert {call.word for call in calls} == set(MEANINGS), {call.word for call in calls} ^ set(MEANINGS)
+    yield from (
+        "",
+        "# Logs",
+        "",
+        "To standard error, one event a line: JSON with `event`, `level`, `timestamp` and the members below, or text for people on a",
+        "terminal ([`[log]`](configuration.md)). Every line that belongs to an HTTP request also has its `request_id`, which the client",
+        "sees as `X-Request-Id` and in each problem document. No line holds a key, token, password or the name of a user's file.",
+        "",
+        "## One line a request",
+        "",
+        "`http_request` has `method`; `route`, which is the rule (`/api/v1/files/<uuid:file_id>`) and never the path or query;",
+        "`status`; `received_bytes` and `sent_bytes` of bodies; `seconds` from the request's head to the end of the response;",
+        "`user` or `node` with the id of who asked, where a token or key said so; and `outcome`:",
+        "",
+        "| outcome | meaning |",
+        "|---|---|",
+        "| `answered` | the response went out whole |",
+        "| `left_in_body` | the client went away before its body was read whole, and got no answer (status 499) |",
+        "| `left` | the client went away before an answer (status 499) |",
+        "| `cut` | the response broke off: the client went away, took nothing for too long, or `http_response_cut` says why |",
+        "| `failed` | a bug; a line with its traceback stands before this one |",
+        "",
+        "## All words",
+        "",
+        "| event | level | by | members | meaning |",
+        "|---|---|---|---|---|",
+    )
+    for call in calls:
+        members = ", ".join(f"`{name}`" if name != "..." else name for name in call.members)
+        yield row(f"`{call.word}`", " or ".join(call.levels), _who(call), members, MEANINGS[call.word])
+
+
+def _who(call: LogCall) -> str:
+    package = call.place.partition("/")[0]
+    if call.place in ("node/registration.py",):
+        return "`fsn node init`"
+    if package == "daemon":
+        package = call.place.partition("/")[2].removesuffix(".py")
+    if call.place.startswith("web/api/"):
+        package = "coord"
+    return {"coord": "coordinator", "coordinator": "coordinator", "node": "node"}.get(package, "both")

@@ -32,8 +32,7 @@ async def test_the_page_needs_nothing_from_elsewhere(api: Api) -> None:
     page = await api.http.get("/docs")
     assert page.headers["content-security-policy"] == POLICY
     assert page.headers["content-type"] == "text/html; charset=utf-8"
-    assert "'unsafe-eval'" not in POLICY
-    assert "script-src 'self';" in POLICY
+    assert "unsafe" not in POLICY
     names = re.findall(r'(?:href|src)="([^"]+)"', page.text)
     assert {f"docs/{name}" for name in ASSETS} <= set(names)
     for name in names:
@@ -75,6 +74,7 @@ async def check_with_schemathesis(api: Api, folder: Path, *options: str, config:
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no chromium is installed here")
 async def test_a_browser_shows_the_operations(api: Api, tmp_path: Path) -> None:
     """Swagger UI runs under our policy, cut off from the network, and shows every operation."""
@@ -82,7 +82,7 @@ async def test_a_browser_shows_the_operations(api: Api, tmp_path: Path) -> None:
     command = [
         *(BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}"),
         *("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--virtual-time-budget=15000"),
-        *("--enable-logging=stderr", "--dump-dom", f"{api.http.base_url}/docs"),
+        *("--enable-logging=stderr", "--dump-dom", f"{api.http.base_url}/docs#/files/put_file"),
     ]
     done = await trio.run_process(command, check=False, capture_stdout=True, capture_stderr=True)
     shown, complaints = done.stdout.decode(), done.stderr.decode()

@@ -30,7 +30,7 @@ def http_page() -> Iterator[str]:
         "Errors are `application/problem+json` (RFC 9457) with a stable `code` ([errors](errors.md)) and the `request_id` that every",
         "response carries as `X-Request-Id`. A JSON body is taken under any content type, and members that are not declared are",
         "refused. Lists are paged: `next_cursor` of one page is `cursor` of the next, null on the last. A user's token goes into",
-        "`Authorization: Bearer ...`, a node's API key into `X-API-Key`. GET also answers HEAD. A bug is 500 `internal` everywhere.",
+        "`Authorization: Bearer ...`, a node's API key into `X-API-Key`. GET also answers HEAD. A bug is 500 `internal`.",
         "",
         "As an OpenAPI 3.1 document: `GET /openapi.json` of a running coordinator. `/docs` there shows it and tries it out, offline.",
     )

@@ -37,6 +37,7 @@ MEANINGS = {
     "coordinator_not_reached": "A dial or first heartbeat failed; it is tried again.",
     "coordinator_started": "Everything listens.",
     "coordinator_stopping": "The doors close; requests in flight may end.",
+    "database_away": "The database did not answer `/health`, and why.",
     "database_server_died": "The embedded PostgreSQL ended by itself; it is started again.",
     "database_server_not_started": "It could not be started again; it is tried again.",
     "database_server_started_again": "The end of `database_server_died`.",
@@ -45,12 +46,14 @@ MEANINGS = {
     "handler_failed": "A bug in answering a peer, with its traceback; the peer was told INTERNAL.",
     "http_application_failed": "A bug beyond the handlers, with its traceback.",
     "http_connection_failed": "A bug in serving one connection, with its traceback; the others go on.",
+    "http_connection_refused": "An address has as many connections as one may have; the next was closed at once.",
     "http_handler_failed": "A bug in a handler, with its traceback; the client was told 500 `internal`.",
     "http_listening": "HTTP is served here.",
     "http_request": "One line for each request, at its end: see above.",
     "http_response_cut": "A response could not be finished (a chunk cannot be read, say); the connection was cut so that the client knows.",
     "http_server_error": "What Hypercorn, below us, reports.",
     "http_server_warning": "What Hypercorn, below us, reports.",
+    "http_store_failed": "A request failed because a store behind it did, and why; the client was told neither hosts nor folders.",
     "http_stopped": "HTTP is no longer served.",
     "inbound_connection_failed": "Somebody connected and did not get as far as a libp2p connection.",
     "node_offline": "A node went silent or its connection ended.",
@@ -145,7 +148,9 @@ def _full_name(name: str, kind: str) -> str:
 def logs_page() -> Iterator[str]:
     """Every word that is logged."""
     calls = sorted(log_calls())
-    assert {call.word for call in calls} == set(MEANINGS), {call.word for call in calls} ^ set(MEANINGS)
+    unsaid, gone = {call.word for call in calls} - set(MEANINGS), set(MEANINGS) - {call.word for call in calls}
+    assert not unsaid, f"MEANINGS in tools/observability.py says nothing of {unsaid}"
+    assert not gone, f"MEANINGS in tools/observability.py has words that nobody logs: {gone}"
     yield from (
         "",
         "# Logs",
@@ -184,6 +189,6 @@ def _who(call: LogCall) -> str:
         return "`fsn node init`"
     if package == "daemon":
         package = call.place.partition("/")[2].removesuffix(".py")
-    if call.place.startswith("web/api/"):
+    if call.place.startswith("web/api/"):  # the coordinator's; a node has web/admin/
         package = "coord"
     return {"coord": "coordinator", "coordinator": "coordinator", "node": "node"}.get(package, "both")

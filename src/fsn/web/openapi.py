@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec.json import schema_components
 
-from fsn.core.errors import FsnError, Invalid, RateLimited, TooLarge, Unauthorized
+from fsn.core.errors import Corrupt, FsnError, Invalid, RateLimited, StorageError, TooLarge, Unauthorized
 from fsn.web.operations import Answer, Coded, FileContent, Operation
 from fsn.web.problems import PROBLEM_TYPE, Problem, status_of
 
@@ -25,6 +25,8 @@ _LICENSE = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
 _VARIABLE = re.compile(r"<uuid:(\w+)>")
 JSON, FORM, BYTES = "application/json", "multipart/form-data", "application/octet-stream"
 _REFERENCES = "#/components/schemas/{name}"
+_WHEREVER = Coded(FsnError, (StorageError.code, Corrupt.code))
+"""A bug, a disk that fails, a catalogue that contradicts itself: what a client cannot help, anywhere."""
 _HEADERS = {
     "X-Request-Id": "The request's id, which is in our log: the client's own if it sent a sane one.",
     "Retry-After": "Seconds after which the same request may succeed.",
@@ -63,7 +65,7 @@ def path_of(operation: Operation) -> str:
 def problems_of(operation: Operation) -> dict[int, tuple[str, ...]]:
     """Every status that comes with a problem document, in order, and the codes that it has here."""
     found: dict[int, list[str]] = {}
-    for error in (*_before_the_handler(operation), *map(Coded.of, operation.errors), Coded(FsnError, ())):
+    for error in (*_before_the_handler(operation), *map(Coded.of, operation.errors), _WHEREVER):
         found.setdefault(int(status_of(error.kind)), []).extend((error.kind.code, *error.codes))
     for answer in operation.answers:
         if answer.code is not None:

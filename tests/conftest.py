@@ -22,6 +22,8 @@ from hypothesis import settings
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from fsn.coord.database.base import Connect
+from fsn.coord.database.drivers import NATIVE, open_driver
 from fsn.coord.database.embedded import EmbeddedPostgres
 from fsn.coord.database.migrate import migrate
 from fsn.coord.database.pool import Pool, PoolConfig, open_pool
@@ -42,6 +44,9 @@ settings.register_profile(
     "fuzz", deadline=None, max_examples=int(os.environ.get("FSN_FUZZ_EXAMPLES", "5000")), print_blob=True
 )
 settings.load_profile("repeatable")
+
+DRIVER = os.environ.get("FSN_TEST_DRIVER", NATIVE)
+"""The database driver under the services; the suite of the drivers runs over both."""
 
 _numbers = itertools.count()
 _real_stderr = os.dup(sys.__stderr__.fileno() if sys.__stderr__ else 2)
@@ -157,10 +162,24 @@ def empty_database_dsn(postgres_dsn: str) -> Iterator[str]:
         yield dsn
 
 
+@pytest.fixture(scope="module")
+def scratch_dsn(postgres_dsn: str) -> Iterator[str]:
+    """The DSN of a database for a module's tests that clean up themselves."""
+    with _database(postgres_dsn, _new_name()) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Connect]:
+    """The driver, for pools that a test makes itself."""
+    async with open_driver(DRIVER) as connect:
+        yield connect
+
+
 @pytest.fixture
 async def pool(database_dsn: str) -> AsyncIterator[Pool]:
     """A pool on a fresh database with all migrations applied."""
-    async with open_pool(database_dsn, PoolConfig(size=4)) as pool:
+    async with open_pool(database_dsn, PoolConfig(size=4), driver=DRIVER) as pool:
         yield pool
 
 

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from fsn.coord.catalog import NodeRecord, NodeStatus
 from fsn.coord.config import MembershipConfig, PlacementConfig
-from fsn.coord.database.driver import TrioConnection
+from fsn.coord.database.base import Connect, Connection
 from fsn.coord.database.pool import Pool, PoolConfig
 from fsn.coord.handlers import NodeHandlers
 from fsn.coord.membership import REFRESH_SECONDS, Member, Membership, SightingRecording
@@ -38,13 +38,13 @@ FREE = 10**9
 class CountingPool(Pool):
     """A real pool that counts visits to the server, and is away when told to."""
 
-    def __init__(self, dsn: str) -> None:
-        super().__init__(dsn, PoolConfig(size=4))
+    def __init__(self, dsn: str, connect: Connect) -> None:
+        super().__init__(dsn, PoolConfig(size=4), connect)
         self.visits = 0
         self.is_away = False
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[TrioConnection]:
+    async def connection(self) -> AsyncIterator[Connection]:
         self.visits += 1
         if self.is_away:
             raise Unavailable("the server is away")
@@ -144,9 +144,9 @@ async def open_view(db: CountingPool, memory: MemoryNetwork) -> AsyncIterator[Ne
 
 
 @pytest.fixture
-async def network(database_dsn: str) -> AsyncIterator[Network]:
+async def network(database_dsn: str, connect: Connect) -> AsyncIterator[Network]:
     """A coordinator without nodes. Its tests move `mock_clock` by hand: PostgreSQL works in real time."""
-    db = CountingPool(database_dsn)
+    db = CountingPool(database_dsn, connect)
     async with open_view(db, MemoryNetwork()) as network:
         yield network
     db.close()

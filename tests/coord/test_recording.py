@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from fsn.coord.catalog import ChunkRecord, PlacedReplica, StoredFile, WholeFile
-from fsn.coord.database.driver import TrioConnection
+from fsn.coord.database.base import Connect, Connection
 from fsn.coord.database.pool import Pool, PoolConfig
 from fsn.coord.recording import BATCH_CHUNKS, Recorder
 from fsn.core.errors import Conflict, FsnError, Unavailable
@@ -27,8 +27,8 @@ TEST_SECONDS = 30
 class FlakyPool(Pool):
     """A real pool that counts visits to the server, and loses it when told to: before the first statement or after the commit."""
 
-    def __init__(self, dsn: str) -> None:
-        super().__init__(dsn, PoolConfig(size=4))
+    def __init__(self, dsn: str, connect: Connect) -> None:
+        super().__init__(dsn, PoolConfig(size=4), connect)
         self.visits = 0
         self.is_away = False
         self.loses_answers = False
@@ -37,7 +37,7 @@ class FlakyPool(Pool):
         self.may_go_on.set()
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[TrioConnection]:
+    async def connection(self) -> AsyncIterator[Connection]:
         self.visits += 1
         self.began.set()
         await self.may_go_on.wait()
@@ -50,7 +50,7 @@ class FlakyPool(Pool):
 
 
 @pytest.fixture
-async def flaky(pool: Pool, database_dsn: str) -> AsyncIterator[FlakyPool]:
+async def flaky(pool: Pool, database_dsn: str, connect: Connect) -> AsyncIterator[FlakyPool]:
     """A flaky pool on a database with a user, three nodes and two files that are coming in; `pool` is a sound one."""
     await pool.execute("insert into users values (%s, 'a@b', '', %s)", [NODES[0], NOW])
     await pool.execute("insert into master_keys values ('k', %s)", [NOW])
@@ -66,7 +66,7 @@ async def flaky(pool: Pool, database_dsn: str) -> AsyncIterator[FlakyPool]:
             " values (%s, %s, 'f', 262144, 3, 'k', '', '', %s)",
             [file, NODES[0], NOW],
         )
-    flaky = FlakyPool(database_dsn)
+    flaky = FlakyPool(database_dsn, connect)
     yield flaky
     flaky.close()
 
@@ -317,10 +317,10 @@ async def test_what_is_part_of_a_chunk_is_not_queued_by_mistake(flaky: FlakyPool
 
 
 async def test_two_coordinators_with_the_same_chunks_in_other_orders(
-    flaky: FlakyPool, pool: Pool, database_dsn: str
+    flaky: FlakyPool, pool: Pool, database_dsn: str, connect: Connect
 ) -> None:
     """Each chunk is recorded once, and neither waits for the other for ever."""
-    other = FlakyPool(database_dsn)
+    other = FlakyPool(database_dsn, connect)
     count = 300
     forth, back = [chunk(index) for index in range(count)], [chunk(index) for index in reversed(range(count))]
     results: dict[str, list[FsnError | None]] = {}

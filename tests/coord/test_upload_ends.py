@@ -9,14 +9,14 @@ from psycopg.errors import LockNotAvailable
 
 from fsn.coord.catalog import Upload
 from fsn.coord.database import files as file_table
-from fsn.coord.database.driver import TrioConnection
+from fsn.coord.database.base import Connection
 from fsn.coord.database.pool import Pool
 from fsn.core.ids import UserId
 from tests.coord.network import Network
 
 
 @asynccontextmanager
-async def holding(pool: Pool, upload: Upload) -> AsyncIterator[TrioConnection]:
+async def holding(pool: Pool, upload: Upload) -> AsyncIterator[Connection]:
     """Somebody else's transaction, which has locked the upload's row."""
     async with pool.transaction() as other:
         await other.execute("select 1 from uploads where id = %s for update", [upload.id])

@@ -12,7 +12,7 @@ from fsn.coord.catalog import StoredFile, Upload, UploadState
 from fsn.coord.database import chunks as chunk_table
 from fsn.coord.database import files as file_table
 from fsn.coord.database import ledger
-from fsn.coord.database.driver import TrioConnection
+from fsn.coord.database.base import Connection
 from fsn.coord.database.pool import Pool
 from fsn.core.errors import Conflict, Invalid, NotFound
 from fsn.core.ids import FileId, PeerId, UploadId, UserId
@@ -165,14 +165,14 @@ class Sessions:
             await file_table.insert_upload(connection, upload.id, upload.file, upload.expires_at, streamed_by)
 
     async def _locked(
-        self, connection: TrioConnection, user: UserId, upload_id: UploadId
+        self, connection: Connection, user: UserId, upload_id: UploadId
     ) -> tuple[StoredFile, UploadState]:
         row = await file_table.lock_upload(connection, user, upload_id)
         if row is None:
             raise _no_upload()
         return row[0], row[1]
 
-    async def _make_ready(self, connection: TrioConnection, file: StoredFile, size_bytes: int) -> StoredFile:
+    async def _make_ready(self, connection: Connection, file: StoredFile, size_bytes: int) -> StoredFile:
         now = self._clock()
         ready = attrs.evolve(file, size_bytes=size_bytes, status="ready", ready_at=now)
         await self._check_whole(connection, ready)
@@ -190,7 +190,7 @@ class Sessions:
         await file_table.set_upload_state(connection, file.id, "completed")
         return ready
 
-    async def _check_whole(self, connection: TrioConnection, file: StoredFile) -> None:
+    async def _check_whole(self, connection: Connection, file: StoredFile) -> None:
         count, stored_bytes = await chunk_table.chunk_totals(connection, file.id)
         if (count, stored_bytes) == (file.chunk_count, file.size_bytes):
             return
@@ -202,7 +202,7 @@ class Sessions:
             missing_count=file.chunk_count - count,
         )
 
-    async def _drop(self, connection: TrioConnection, user: UserId, file: FileId, state: UploadState) -> None:
+    async def _drop(self, connection: Connection, user: UserId, file: FileId, state: UploadState) -> None:
         # Completed since somebody looked (an upload that expires in this moment, say), it is no upload any more.
         if await file_table.set_upload_state(connection, file, state):
             await file_table.forget_file(connection, user, file, self._clock())

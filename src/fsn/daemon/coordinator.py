@@ -18,6 +18,7 @@ from fsn.coord.config import (
     PlacementConfig,
     UploadConfig,
 )
+from fsn.coord.database.drivers import DRIVERS, NATIVE
 from fsn.coord.database.embedded import open_embedded_postgres
 from fsn.coord.database.migrate import migrate
 from fsn.coord.database.pool import PoolConfig, check_dsn, open_pool
@@ -58,6 +59,9 @@ class DatabaseConfig:
     """A connection URL of PostgreSQL 14 or newer, e.g. `postgresql://fsn@db.example.org/fsn`; not given: an embedded server in the
     data folder. Keep the password out of it: `PGPASSWORD` or a passfile."""
     pool: PoolConfig = PoolConfig()
+    driver: str = attrs.field(default=NATIVE, validator=attrs.validators.in_(DRIVERS))
+    """native, or trio-asyncio (of the package's extra of that name): four times the CPU, for versions of psycopg that native was not
+    made for."""
     embedded_run_as: str | None = None
     """When started as root, the system user that the embedded server runs as (default: fsnpg, made on first use)."""
     embedded_bindir: str | None = None
@@ -146,7 +150,10 @@ async def open_coordinator(
         forget_ports(config.data_dir)  # of one that was killed: programs wait for the file to appear
         keys = load_secrets(config.data_dir / "secrets", given)  # makes the folder
         identity = load_or_create_identity(config.data_dir / "secrets" / "p2p.key")
-        async with open_database(config) as dsn, open_pool(dsn, config.database.pool) as pool:
+        async with (
+            open_database(config) as dsn,
+            open_pool(dsn, config.database.pool, driver=config.database.driver) as pool,
+        ):
             await trio.to_thread.run_sync(migrate, dsn)
             async with open_transport(identity, config.p2p) as transport:
 

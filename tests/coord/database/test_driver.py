@@ -1,14 +1,11 @@
 """What psycopg's users rely on holds on trio: transactions, pipelines, COPY, notifications, cancelling, lost servers."""
 
-import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
-import psycopg
 import pytest
 import trio
 import trio.testing
-from psycopg.conninfo import make_conninfo
 
 from fsn.coord.database.driver import TrioConnection
 
@@ -24,28 +21,6 @@ async def connection(empty_database_dsn: str) -> AsyncIterator[TrioConnection]:
 async def fetch(connection: TrioConnection, query: bytes) -> object:
     row = await (await connection.execute(query)).fetchone()
     return row[0] if row else None
-
-
-async def test_raising_rolls_back(connection: TrioConnection) -> None:
-    """A transaction left by an exception leaves nothing, its savepoints included."""
-    with pytest.raises(ZeroDivisionError):
-        async with connection.transaction():
-            await connection.execute("insert into things values (1)")
-            async with connection.transaction():
-                await connection.execute("insert into things values (2)")
-            raise ZeroDivisionError
-    assert await fetch(connection, b"select count(*) from things") == 0
-
-
-async def test_savepoints(connection: TrioConnection) -> None:
-    """A failed inner transaction takes back itself only."""
-    async with connection.transaction():
-        await connection.execute("insert into things values (1)")
-        with pytest.raises(psycopg.errors.UniqueViolation):
-            async with connection.transaction():
-                await connection.execute("insert into things values (1)")
-        await connection.execute("insert into things values (3)")
-    assert await fetch(connection, b"select array_agg(id order by id) from things") == [1, 3]
 
 
 async def test_without_autocommit(empty_database_dsn: str) -> None:
@@ -130,65 +105,6 @@ async def test_cancelled_listening_leaves_a_clean_connection(connection: TrioCon
     assert await fetch(connection, b"select 5") == 5
 
 
-async def test_two_tasks_take_turns(connection: TrioConnection) -> None:
-    """Two tasks on one connection wait for each other rather than mix their answers."""
-    answers = []
-
-    async def ask(number: int) -> None:
-        row = await (await connection.execute("select %s::int, pg_sleep(0.01)", [number])).fetchone()
-        assert row is not None
-        answers.append(row[0])
-
-    async with trio.open_nursery() as nursery:
-        for number in range(5):
-            nursery.start_soon(ask, number)
-    assert sorted(answers) == [0, 1, 2, 3, 4]
-
-
-async def test_a_cancelled_query_stops_on_the_server_too(connection: TrioConnection) -> None:
-    """Cancelling a long query returns at once, and the connection is free for the next one."""
-    started = time.perf_counter()
-    with trio.move_on_after(0.05) as scope:
-        await connection.execute("select pg_sleep(20)")
-    assert scope.cancelled_caught
-    assert time.perf_counter() - started < 5
-    assert connection.is_clean
-    assert await fetch(connection, b"select 1") == 1
-
-
-async def test_a_query_already_cancelled_is_not_sent(connection: TrioConnection) -> None:
-    """In a cancelled scope nothing reaches the server."""
-    with trio.CancelScope() as scope:
-        scope.cancel()
-        await connection.execute("insert into things values (1)")
-    assert await fetch(connection, b"select count(*) from things") == 0
-
-
-async def test_a_cancelled_transaction_leaves_nothing(connection: TrioConnection) -> None:
-    """Cancelled in the middle of a transaction, no row stays, and the connection is clean."""
-    with trio.move_on_after(0.05):
-        async with connection.transaction():
-            await connection.execute("insert into things values (1)")
-            await connection.execute("select pg_sleep(20)")
-    assert connection.is_clean
-    assert await fetch(connection, b"select count(*) from things") == 0
-
-
-async def test_a_commit_is_not_cut_short(connection: TrioConnection) -> None:
-    """A COMMIT that is cancelled while the server works on it ends first, and is kept."""
-    await connection.execute(
-        "create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(0.2); return null; end $$"
-    )
-    await connection.execute(
-        "create constraint trigger slow after insert on things deferrable initially deferred for each row execute function slow()"
-    )
-    with trio.move_on_after(0.1):
-        async with connection.transaction():
-            await connection.execute("insert into things values (1)")
-    assert connection.is_clean
-    assert await fetch(connection, b"select count(*) from things") == 1
-
-
 @pytest.mark.parametrize("direction", ["in", "out"])
 async def test_cancelled_amid_copy(connection: TrioConnection, empty_database_dsn: str, direction: str) -> None:
     """A COPY that is cancelled half way leaves no row, and a connection that is clean or closed, never half way."""
@@ -208,57 +124,9 @@ async def test_cancelled_amid_copy(connection: TrioConnection, empty_database_ds
         assert await fetch(other, b"select count(*) from things") == 0
 
 
-async def test_close_wakes_a_waiting_task(connection: TrioConnection) -> None:
-    """Closing a connection under a query ends the query with OperationalError."""
-
-    async def wait() -> None:
-        with pytest.raises(psycopg.OperationalError):
-            await connection.execute("select pg_sleep(20)")
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(wait)
-        await trio.testing.wait_all_tasks_blocked()
-        await connection.close()
-
-
-async def test_a_terminated_back_end(connection: TrioConnection, empty_database_dsn: str) -> None:
-    """When the server ends our back end, the next query raises OperationalError and the connection is not clean."""
-    async with await TrioConnection.connect(empty_database_dsn, autocommit=True) as other:
-        await other.execute("select pg_terminate_backend(%s)", [connection.info.backend_pid])
-    with pytest.raises(psycopg.OperationalError):
-        await connection.execute("select 1")
-    assert not connection.is_clean
-
-
 @pytest.mark.parametrize(
     "dsn", ["postgresql://x@127.0.0.1:1/x", "postgresql://x@/x?host=/nowhere", "host=127.0.0.1,127.0.0.1 port=1,2"]
 )
-async def test_nobody_listens(dsn: str) -> None:
-    """Without a server connecting raises OperationalError."""
-    with trio.fail_after(10), pytest.raises(psycopg.OperationalError, match="failed"):
-        await TrioConnection.connect(dsn)
-
-
-async def test_the_second_host_answers(empty_database_dsn: str) -> None:
-    """With several hosts the first one that answers is taken."""
-    given = psycopg.conninfo.conninfo_to_dict(empty_database_dsn)
-    dsn = make_conninfo(empty_database_dsn, host=f"/nowhere,{given['host']}")
-    with trio.fail_after(10):
-        async with await TrioConnection.connect(dsn) as connection:
-            assert await fetch(connection, b"select 1") == 1
-
-
-async def test_a_silent_server_times_out() -> None:
-    """A server that accepts and then says nothing is given up after connect_timeout."""
-    with trio.socket.socket() as listener:
-        await listener.bind(("127.0.0.1", 0))
-        listener.listen(1)
-        dsn = f"host=127.0.0.1 port={listener.getsockname()[1]} connect_timeout=30"
-        with trio.move_on_after(0.1) as scope:
-            await TrioConnection.connect(dsn)
-        assert scope.cancelled_caught
-
-
 async def test_busy_connection_lets_others_run(connection: TrioConnection) -> None:
     """A task that writes without ever waiting gives the others a turn every few milliseconds."""
     turns = 0

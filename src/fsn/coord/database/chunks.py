@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from fsn.coord.catalog import ChunkRecord, PlacedReplica, StoredChunk, StoredFile
-from fsn.coord.database.driver import TrioConnection
+from fsn.coord.database.base import Connection
 from fsn.coord.database.pool import Pool
 from fsn.core.ids import ChunkId, FileId, NodeId, ReplicaId
 
@@ -107,14 +107,14 @@ async def chunk_fingerprint(db: Pool, file: FileId, index: int) -> bytes | None:
     return bytes(row[0]) if row else None
 
 
-async def chunk_totals(db: TrioConnection, file: FileId) -> tuple[int, int]:
+async def chunk_totals(db: Connection, file: FileId) -> tuple[int, int]:
     """How many chunks of `file` are there, and their bytes."""
     cursor = await db.execute("select count(*), coalesce(sum(size_bytes), 0) from chunks where file_id = %s", [file])
     row = await cursor.fetchone()
     return (int(row[0]), int(row[1])) if row else (0, 0)
 
 
-async def missing_indexes(db: TrioConnection | Pool, file: FileId, count: int, limit: int) -> list[int]:
+async def missing_indexes(db: Connection | Pool, file: FileId, count: int, limit: int) -> list[int]:
     """The first `limit` indexes of 0..count-1 that are not there."""
     sql = """select i from generate_series(0, %s) i
              where not exists (select 1 from chunks where file_id = %s and index = i) order by i limit %s"""

@@ -42,14 +42,12 @@ from psycopg.generators import copy_end
 from psycopg.rows import AsyncRowFactory, TupleRow
 from psycopg.transaction import BaseTransaction
 
+from fsn.coord.database.base import CLEANUP_SECONDS
 from fsn.coord.database.waiting import drive, drive_connecting
 
-__all__ = ["CLEANUP_SECONDS", "TrioConnection"]
+__all__ = ["TrioConnection"]
 
 T = TypeVar("T")
-
-CLEANUP_SECONDS: Final = 5.0
-"""How long cancelling a query, or ending a transaction of a cancelled task, may take before the connection is dropped."""
 
 _RUN_TO_THE_END: Final = frozenset(
     generator.__qualname__

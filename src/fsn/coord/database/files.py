@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import LiteralString
 
 from fsn.coord.catalog import StoredFile, UploadState
-from fsn.coord.database.driver import TrioConnection
+from fsn.coord.database.base import Connection
 from fsn.coord.database.pool import Pool
 from fsn.core.ids import FileId, PeerId, UploadId, UserId
 
@@ -28,7 +28,7 @@ _FILE: LiteralString = """f.id, f.user_id, f.name, f.size_bytes, f.chunk_bytes, 
 UploadRow = tuple[StoredFile, UploadState, datetime]
 
 
-async def insert_file(db: TrioConnection, file: StoredFile) -> None:
+async def insert_file(db: Connection, file: StoredFile) -> None:
     """Add a file that is coming in."""
     await db.execute(
         """insert into files (id, user_id, name, size_bytes, chunk_bytes, pieces, status, master_key_id,
@@ -42,7 +42,7 @@ async def insert_file(db: TrioConnection, file: StoredFile) -> None:
 
 
 async def insert_upload(
-    db: TrioConnection, upload: UploadId, file: StoredFile, expires_at: datetime, streamed_by: PeerId | None = None
+    db: Connection, upload: UploadId, file: StoredFile, expires_at: datetime, streamed_by: PeerId | None = None
 ) -> None:
     """Add the open upload of `file`; `streamed_by` is the coordinator that reads it, when it is one request."""
     await db.execute(
@@ -74,7 +74,7 @@ async def upload_of_user(db: Pool, user: UserId, upload: UploadId) -> UploadRow 
         return await _upload(connection, user, upload, "")
 
 
-async def lock_upload(db: TrioConnection, user: UserId, upload: UploadId) -> UploadRow | None:
+async def lock_upload(db: Connection, user: UserId, upload: UploadId) -> UploadRow | None:
     """As `upload_of_user`, locked until the transaction ends: chunks that are being recorded come before or after.
 
     The upload is locked before its file, as by everybody who ends an upload (`set_upload_state`, then the file): in any other
@@ -83,26 +83,26 @@ async def lock_upload(db: TrioConnection, user: UserId, upload: UploadId) -> Upl
     return await _upload(db, user, upload, " for update of u, f")
 
 
-async def _upload(db: TrioConnection, user: UserId, upload: UploadId, lock: LiteralString) -> UploadRow | None:
+async def _upload(db: Connection, user: UserId, upload: UploadId, lock: LiteralString) -> UploadRow | None:
     sql = f"""select u.state::text, u.expires_at, {_FILE} from uploads u join files f on f.id = u.file_id
               where u.id = %s and u.user_id = %s{lock}"""  # noqa: S608 - constants
     row = await (await db.execute(sql, [upload, user])).fetchone()
     return (StoredFile(*row[2:]), row[0], row[1]) if row else None
 
 
-async def set_upload_state(db: TrioConnection, file: FileId, state: UploadState) -> bool:
+async def set_upload_state(db: Connection, file: FileId, state: UploadState) -> bool:
     """End the upload of `file`, if it is open; whether it was."""
     cursor = await db.execute("update uploads set state = %s where file_id = %s and state = 'open'", [state, file])
     return cursor.rowcount > 0
 
 
-async def mark_ready(db: TrioConnection, file: FileId, size_bytes: int, at: datetime) -> None:
+async def mark_ready(db: Connection, file: FileId, size_bytes: int, at: datetime) -> None:
     """The file is whole from now on."""
     sql = "update files set status = 'ready', size_bytes = %s, ready_at = %s where id = %s"
     await db.execute(sql, [size_bytes, at, file])
 
 
-async def forget_file(db: TrioConnection, user: UserId, file: FileId, at: datetime) -> bool:
+async def forget_file(db: Connection, user: UserId, file: FileId, at: datetime) -> bool:
     """Destroy the file's key and name and queue its replicas for deletion; False when there is no such file of this user.
 
     Chunks and replicas leave the catalogue; the file's row stays, without key and name, for the books.

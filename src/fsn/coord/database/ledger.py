@@ -7,7 +7,7 @@ from uuid import UUID
 
 from psycopg.errors import CheckViolation
 
-from fsn.coord.database.driver import TrioConnection
+from fsn.coord.database.base import Connection
 from fsn.coord.database.pool import Pool
 from fsn.core.errors import InsufficientCredits
 from fsn.core.units import MicroCredits, format_credits
@@ -21,7 +21,7 @@ STORAGE: Final = "storage"
 """The system account that users' payments for storing go to."""
 
 
-async def open_account(db: TrioConnection, kind: AccountKind, owner: UUID) -> None:
+async def open_account(db: Connection, kind: AccountKind, owner: UUID) -> None:
     """Make sure that `owner` has an account; a new one stands at zero."""
     sql = "insert into ledger_account (kind, owner) values (%s, %s) on conflict do nothing"
     await db.execute(sql, [kind, str(owner)])
@@ -34,7 +34,7 @@ async def balance(db: Pool, kind: AccountKind, owner: UUID) -> MicroCredits:
 
 
 async def book(
-    db: TrioConnection,
+    db: Connection,
     *,
     kind: str,
     ref: str,
@@ -62,7 +62,7 @@ async def book(
     return row is not None and row[0] is not None
 
 
-async def _accounts(db: TrioConnection, wanted: Mapping[str, str]) -> dict[str, int]:
+async def _accounts(db: Connection, wanted: Mapping[str, str]) -> dict[str, int]:
     sql = """select a.kind::text, a.id from ledger_account a
              join unnest(%s::text[], %s::text[]) as w (kind, owner) on a.kind::text = w.kind and a.owner = w.owner"""
     cursor = await db.execute(sql, [list(wanted), list(wanted.values())])

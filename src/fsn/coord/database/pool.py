@@ -3,6 +3,7 @@
 At most so many connections, opened on demand, healed by themselves; the door where psycopg's outages get our name.
 """
 
+import select
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, TypeVar, overload
@@ -10,12 +11,11 @@ from typing import Any, Final, TypeVar, overload
 import attrs
 import trio
 from psycopg import errors
-from psycopg.abc import ConnParam, Params, QueryNoTemplate
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow, class_row, tuple_row
 
-from fsn.coord.database.driver import TrioConnection
-from fsn.coord.database.waiting import has_input
+from fsn.coord.database.base import Connect, Connection, Parameters, Query
+from fsn.coord.database.drivers import NATIVE, open_driver
 from fsn.core.errors import ConfigError, Unavailable
 
 __all__ = ["Pool", "PoolConfig", "check_dsn", "holds_password", "is_outage", "open_pool", "outages_as_unavailable"]
@@ -36,7 +36,7 @@ _OUTAGES: Final = (
 Https://www.postgresql.org/docs/current/errcodes-appendix.html.
 """
 
-_CONNINFO_DEFAULTS: Final[Mapping[str, ConnParam]] = {
+_CONNINFO_DEFAULTS: Final[Mapping[str, str | int]] = {
     "application_name": "fsn",
     # A database machine that vanished without a word is noticed after about a minute (Linux waits two hours by itself).
     "keepalives_idle": 30,
@@ -81,16 +81,18 @@ def holds_password(dsn: str) -> bool:
 
 
 @asynccontextmanager
-async def open_pool(dsn: str, config: PoolConfig | None = None) -> AsyncIterator["Pool"]:
+async def open_pool(dsn: str, config: PoolConfig | None = None, *, driver: str = NATIVE) -> AsyncIterator["Pool"]:
     """A pool that is closed when the block is left.
 
-    Connects on demand only: a database that is down now is no error here.
+    Connects on demand only: a database that is down now is no error here. Raises ConfigError when the driver does not fit the
+    installed psycopg.
     """
-    pool = Pool(dsn, config or PoolConfig())
-    try:
-        yield pool
-    finally:
-        pool.close()
+    async with open_driver(driver) as connect:
+        pool = Pool(dsn, config or PoolConfig(), connect)
+        try:
+            yield pool
+        finally:
+            pool.close()
 
 
 class Pool:
@@ -104,18 +106,20 @@ class Pool:
     happen once needs an idempotency key.
     """
 
-    def __init__(self, dsn: str, config: PoolConfig) -> None:
+    def __init__(self, dsn: str, config: PoolConfig, connect: Connect) -> None:
         self.config = config
+        self._open = connect
         self.opened = 0
         """How many connections were opened so far."""
         given = conninfo_to_dict(dsn)
         self._conninfo = make_conninfo("", **{**_CONNINFO_DEFAULTS, **given})
         self._idle: list[_Idle] = []
         self._places = trio.Semaphore(config.size, max_value=config.size)
+        self._waiting: set[trio.CancelScope] = set()
         self._closed = False
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[TrioConnection]:
+    async def connection(self) -> AsyncIterator[Connection]:
         """A connection in autocommit mode, for this block and one task.
 
         Cancelling a statement in it leaves it usable (see driver).
@@ -128,7 +132,7 @@ class Pool:
                 await self._release(idle)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[TrioConnection]:
+    async def transaction(self) -> AsyncIterator[Connection]:
         """A connection in a transaction.
 
         Committed (and durable) when the block ends, rolled back when it raises or is cancelled.
@@ -136,17 +140,17 @@ class Pool:
         async with self.connection() as connection, connection.transaction():
             yield connection
 
-    async def execute(self, query: QueryNoTemplate, params: Params | None = None) -> int:
+    async def execute(self, query: Query, params: Parameters | None = None) -> int:
         """Run one statement in a transaction of its own; how many rows it touched."""
         async with self.connection() as connection:
             return (await connection.execute(query, params)).rowcount
 
     @overload
-    async def fetch_all(self, query: QueryNoTemplate, params: Params | None = None) -> list[TupleRow]: ...
+    async def fetch_all(self, query: Query, params: Parameters | None = None) -> list[TupleRow]: ...
     @overload
-    async def fetch_all(self, query: QueryNoTemplate, params: Params | None = None, *, row: type[Row]) -> list[Row]: ...
+    async def fetch_all(self, query: Query, params: Parameters | None = None, *, row: type[Row]) -> list[Row]: ...
     async def fetch_all(
-        self, query: QueryNoTemplate, params: Params | None = None, *, row: type[Any] | None = None
+        self, query: Query, params: Parameters | None = None, *, row: type[Any] | None = None
     ) -> list[Any]:
         """All rows, as tuples or as `row(column=value, ...)`."""
         async with self.connection() as connection:
@@ -154,14 +158,10 @@ class Pool:
             return await (await cursor.execute(query, params)).fetchall()
 
     @overload
-    async def fetch_one(self, query: QueryNoTemplate, params: Params | None = None) -> TupleRow | None: ...
+    async def fetch_one(self, query: Query, params: Parameters | None = None) -> TupleRow | None: ...
     @overload
-    async def fetch_one(
-        self, query: QueryNoTemplate, params: Params | None = None, *, row: type[Row]
-    ) -> Row | None: ...
-    async def fetch_one(
-        self, query: QueryNoTemplate, params: Params | None = None, *, row: type[Any] | None = None
-    ) -> Any:
+    async def fetch_one(self, query: Query, params: Parameters | None = None, *, row: type[Row]) -> Row | None: ...
+    async def fetch_one(self, query: Query, params: Parameters | None = None, *, row: type[Any] | None = None) -> Any:
         """The first row, as a tuple or as `row(column=value, ...)`; None when there is none."""
         async with self.connection() as connection:
             cursor = connection.cursor(row_factory=tuple_row if row is None else class_row(row))
@@ -195,19 +195,21 @@ class Pool:
         return self._places.statistics().tasks_waiting
 
     def close(self) -> None:
-        """Close the idle connections now and the others when they come back; a second call is harmless."""
+        """Close the idle connections now and the others when they come back; who waits for one gets Unavailable. Again is harmless."""
         self._closed = True
+        for scope in self._waiting:
+            scope.cancel()
         while self._idle:
             self._idle.pop().connection.abandon()
 
     async def _acquire(self) -> "_Idle":
         size, seconds = self.config.size, self.config.acquire_seconds
-        if self._closed:
-            raise Unavailable("the database pool is closed")
         try:
             with trio.fail_after(seconds):
                 await self._take_place()
                 try:
+                    if self._closed:
+                        raise Unavailable("the database pool is closed")
                     return await self._idle_or_new()
                 except BaseException:
                     self._places.release()
@@ -219,7 +221,18 @@ class Pool:
         try:
             self._places.acquire_nowait()  # without a checkpoint: a query gives trio its turn soon enough
         except trio.WouldBlock:
-            await self._places.acquire()
+            await self._wait_for_place()
+
+    async def _wait_for_place(self) -> None:
+        """First come, first served; until `close`."""
+        with trio.CancelScope() as scope:
+            self._waiting.add(scope)
+            try:
+                await self._places.acquire()
+            finally:
+                self._waiting.discard(scope)
+        if scope.cancelled_caught:
+            raise Unavailable("the database pool is closed")
 
     async def _idle_or_new(self) -> "_Idle":
         """An idle connection that still lives, else a new one."""
@@ -231,9 +244,7 @@ class Pool:
         return await self._connect()
 
     async def _connect(self) -> "_Idle":
-        connection = await TrioConnection.connect(
-            self._conninfo, autocommit=True, prepare_threshold=self.config.prepare_threshold
-        )
+        connection = await self._open(self._conninfo, autocommit=True, prepare_threshold=self.config.prepare_threshold)
         self.opened += 1
         return _Idle(connection, born=trio.current_time())
 
@@ -252,7 +263,7 @@ class Pool:
 class _Idle:
     """A connection and when it was opened (trio's clock)."""
 
-    connection: TrioConnection
+    connection: Connection
     born: float
 
     def is_alive(self, born_after: float) -> bool:
@@ -261,7 +272,14 @@ class _Idle:
         Young enough, and the server has not hung up (then its socket has something to read).
         """
         connection = self.connection
-        return self.born > born_after and connection.is_clean and not has_input(connection.pgconn.socket)
+        return self.born > born_after and connection.is_clean and not _has_input(connection.fileno())
+
+
+def _has_input(fd: int) -> bool:
+    """Whether something can be read now: on an idle connection a sign that the server hung up (or chatters)."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 from typing import Final
 
 import psycopg
-from psycopg.abc import QueryNoTemplate
+
+from fsn.coord.database.base import Query
 
 __all__ = ["describe_schema"]
 
@@ -48,7 +49,7 @@ _TRIGGERS: Final = """
     from pg_trigger t join pg_class c on c.oid = t.tgrelid
     where c.relnamespace = 'public'::regnamespace and not t.tgisinternal"""
 
-_PARTS: Final[tuple[QueryNoTemplate, ...]] = (_ENUMS, _TABLES, _INDEXES, _VIEWS, _FUNCTIONS, _TRIGGERS)
+_PARTS: Final[tuple[Query, ...]] = (_ENUMS, _TABLES, _INDEXES, _VIEWS, _FUNCTIONS, _TRIGGERS)
 
 
 def describe_schema(dsn: str) -> str:

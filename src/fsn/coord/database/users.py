@@ -3,7 +3,7 @@
 from psycopg.errors import UniqueViolation
 
 from fsn.coord.catalog import User
-from fsn.coord.database.driver import TrioConnection
+from fsn.coord.database.base import Connection
 from fsn.coord.database.pool import Pool
 from fsn.core.errors import Conflict
 from fsn.core.ids import UserId
@@ -11,7 +11,7 @@ from fsn.core.ids import UserId
 __all__ = ["insert_user", "user_by_email", "user_by_id"]
 
 
-async def insert_user(db: TrioConnection, user: User) -> None:
+async def insert_user(db: Connection, user: User) -> None:
     """Add `user`. Raises Conflict (`email_taken`) when the address is registered already, in whatever case."""
     try:
         await db.execute(

@@ -10,7 +10,7 @@ from psycopg import errors
 from psycopg.abc import PQGen, PQGenConn
 from psycopg.waiting import Ready, Wait
 
-__all__ = ["drive", "drive_connecting", "has_input"]
+__all__ = ["drive", "drive_connecting"]
 
 T = TypeVar("T")
 
@@ -44,14 +44,6 @@ async def drive_connecting(gen: PQGenConn[T]) -> T:
             fd, wanted = gen.send(await _wait_ready(fd, wanted))
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]
-
-
-def has_input(fd: int) -> bool:
-    """Whether something can be read from `fd` now.
-
-    On an idle connection a sign that the server hung up (or chatters).
-    """
-    return bool(_poll(fd, _READ))
 
 
 async def _wait_ready(fd: int, wanted: int) -> int:

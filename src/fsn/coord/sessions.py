@@ -160,9 +160,7 @@ class Sessions:
     # -- parts
 
     async def _keep(self, upload: Upload, streamed_by: PeerId | None) -> None:
-        async with self._db.transaction() as connection:
-            await file_table.insert_file(connection, upload.file)
-            await file_table.insert_upload(connection, upload.id, upload.file, upload.expires_at, streamed_by)
+        await file_table.insert_upload(self._db, upload.id, upload.file, upload.expires_at, streamed_by)
 
     async def _locked(
         self, connection: Connection, user: UserId, upload_id: UploadId

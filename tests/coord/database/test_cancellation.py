@@ -134,7 +134,7 @@ async def test_storm_of_cancellations(empty_database_dsn: str, driver: str, fuzz
         if driver == NATIVE
         else Storm(random.Random(seed), ON_BOTH, ON_BOTH)
     )
-    with trio.fail_after(60 + fuzz_rounds / 4):
+    with trio.fail_after(60 + fuzz_rounds / 2):
         async with open_pool(empty_database_dsn, PoolConfig(size=6, acquire_seconds=30), driver=driver) as pool:
             await pool.execute("create table pairs (number int, side int)")
             await pool.execute("create table rows (i int, t text)")

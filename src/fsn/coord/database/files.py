@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import LiteralString
+from typing import Final, LiteralString
+from uuid import UUID
 
 from fsn.coord.catalog import StoredFile, UploadState
 from fsn.coord.database.base import Connection
@@ -14,7 +15,6 @@ __all__ = [
     "file_of_user",
     "files_of_user",
     "forget_file",
-    "insert_file",
     "insert_upload",
     "lock_upload",
     "mark_ready",
@@ -25,30 +25,30 @@ __all__ = [
 
 _FILE: LiteralString = """f.id, f.user_id, f.name, f.size_bytes, f.chunk_bytes, f.pieces, f.status::text as status, f.master_key_id,
     f.wrapped_key, f.wrap_secret, f.created_at, f.ready_at"""
+LAST: Final = UUID(int=2**128 - 1)
+"""After all ids."""
 UploadRow = tuple[StoredFile, UploadState, datetime]
 
 
-async def insert_file(db: Connection, file: StoredFile) -> None:
-    """Add a file that is coming in."""
+async def insert_upload(
+    db: Pool, upload: UploadId, file: StoredFile, expires_at: datetime, streamed_by: PeerId | None = None
+) -> None:
+    """Add a file that is coming in, and its open upload. One statement, one commit.
+
+    `streamed_by` is the coordinator that reads it, when it is one request.
+    """
     await db.execute(
-        """insert into files (id, user_id, name, size_bytes, chunk_bytes, pieces, status, master_key_id,
-                              wrapped_key, wrap_secret, created_at)
-           values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+        """with f as (
+               insert into files (id, user_id, name, size_bytes, chunk_bytes, pieces, status, master_key_id,
+                                  wrapped_key, wrap_secret, created_at)
+               values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) returning id, user_id, created_at)
+           insert into uploads (id, file_id, user_id, created_at, expires_at, streamed_by)
+           select %s, f.id, f.user_id, f.created_at, %s, %s from f""",
         [
             file.id, file.user_id, file.name, file.size_bytes, file.chunk_bytes, file.pieces, file.status,
-            file.master_key_id, file.wrapped_key, file.wrap_secret, file.created_at,
+            file.master_key_id, file.wrapped_key, file.wrap_secret, file.created_at, upload, expires_at, streamed_by,
         ],
     )  # fmt: skip
-
-
-async def insert_upload(
-    db: Connection, upload: UploadId, file: StoredFile, expires_at: datetime, streamed_by: PeerId | None = None
-) -> None:
-    """Add the open upload of `file`; `streamed_by` is the coordinator that reads it, when it is one request."""
-    await db.execute(
-        "insert into uploads (id, file_id, user_id, created_at, expires_at, streamed_by) values (%s, %s, %s, %s, %s, %s)",
-        [upload, file.id, file.user_id, file.created_at, expires_at, streamed_by],
-    )
 
 
 async def file_of_user(db: Pool, user: UserId, file: FileId) -> StoredFile | None:
@@ -61,11 +61,11 @@ async def files_of_user(
     db: Pool, user: UserId, after: tuple[datetime, FileId] | None, limit: int
 ) -> Sequence[StoredFile]:
     """Up to `limit` files, newest first, those older than `after` only."""
-    sql = f"""select {_FILE} from files f where f.user_id = %(user)s and f.status <> 'deleted'
-                and (%(at)s::timestamptz is null or (f.created_at, f.id) < (%(at)s, %(id)s))
-              order by f.created_at desc, f.id desc limit %(limit)s"""  # noqa: S608 - a constant
+    sql = f"""select {_FILE} from files f where f.user_id = %s and f.status <> 'deleted'
+                and (f.created_at, f.id) < (coalesce(%s::timestamptz, 'infinity'), coalesce(%s::uuid, %s))
+              order by f.created_at desc, f.id desc limit %s"""  # noqa: S608 - a constant
     at, last = after or (None, None)
-    return await db.fetch_all(sql, {"user": user, "at": at, "id": last, "limit": limit}, row=StoredFile)
+    return await db.fetch_all(sql, [user, at, last, LAST, limit], row=StoredFile)
 
 
 async def upload_of_user(db: Pool, user: UserId, upload: UploadId) -> UploadRow | None:

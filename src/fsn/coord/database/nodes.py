@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import LiteralString
+from typing import Final, LiteralString
+from uuid import UUID
 
 import attrs
 
@@ -27,6 +28,10 @@ __all__ = [
 
 _NODE: LiteralString = """id, peer_id, name, operator_id, region, status::text as status, capacity_bytes, used_bytes, free_bytes,
     chunk_count, version, addresses, observed_address, reputation, registered_at, last_seen_at"""
+
+
+NIL: Final = UUID(int=0)
+"""Before all ids, and none of them. (`%s is null or id > %s` would read all rows before it once the statement is prepared.)"""
 
 
 @attrs.frozen
@@ -108,9 +113,8 @@ async def node_by_api_key_hash(db: Pool, api_key_hash: bytes) -> NodeRecord | No
 
 async def list_nodes(db: Pool, after: NodeId | None, limit: int) -> Sequence[NodeRecord]:
     """Up to `limit` nodes in the order of their ids, those after `after` only."""
-    sql = f"""select {_NODE} from nodes where %(after)s::uuid is null or id > %(after)s
-              order by id limit %(limit)s"""  # noqa: S608 - a constant
-    return await db.fetch_all(sql, {"after": after, "limit": limit}, row=NodeRecord)
+    sql = f"select {_NODE} from nodes where id > %s order by id limit %s"  # noqa: S608 - a constant
+    return await db.fetch_all(sql, [after or NIL, limit], row=NodeRecord)
 
 
 async def record_sightings(db: Pool, sightings: Sequence[Sighting]) -> None:

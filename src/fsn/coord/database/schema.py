@@ -15,7 +15,7 @@ _ENUMS: Final = """
     from pg_type t where t.typnamespace = 'public'::regnamespace and t.typtype = 'e'"""
 
 _TABLES: Final = """
-    select c.relname, format(E'create table %s (\\n%s\\n);', c.relname, concat_ws(E',\\n',
+    select c.relname, format(E'create table %s (\\n%s\\n)%s;', c.relname, concat_ws(E',\\n',
         (select string_agg(format('    %I %s%s%s', a.attname, format_type(a.atttypid, a.atttypmod),
                 case when a.attnotnull then ' not null' end,
                 case when a.attidentity = 'a' then ' generated always as identity'
@@ -26,7 +26,8 @@ _TABLES: Final = """
             where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
         (select string_agg(format('    constraint %I %s', k.conname, pg_get_constraintdef(k.oid)), E',\\n'
                 order by array_position('{p,u,c,f,x}', k.contype::text), k.conname)
-            from pg_constraint k where k.conrelid = c.oid and k.contype in ('p', 'u', 'c', 'f', 'x'))))
+            from pg_constraint k where k.conrelid = c.oid and k.contype in ('p', 'u', 'c', 'f', 'x'))),
+        ' with (' || array_to_string(c.reloptions, ', ') || ')')
     from pg_class c where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p')"""
 # not null has been a constraint of its own (contype n) since 18; here it stands at the column on all versions
 

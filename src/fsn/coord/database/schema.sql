@@ -125,7 +125,7 @@ create table nodes (
     constraint nodes_capacity_bytes_check CHECK ((capacity_bytes >= 0)),
     constraint nodes_public_key_check CHECK ((octet_length(public_key) = 32)),
     constraint nodes_operator_id_fkey FOREIGN KEY (operator_id) REFERENCES users(id)
-);
+) with (fillfactor=50);
 
 create table replica_deletions (
     replica_id uuid not null,
@@ -188,8 +188,6 @@ create table users (
 CREATE INDEX files_of_user ON public.files USING btree (user_id, created_at DESC, id DESC) WHERE (status <> 'deleted'::file_status);
 
 CREATE INDEX ledger_entry_of_account ON public.ledger_entry USING btree (account, tx);
-
-CREATE INDEX nodes_last_seen ON public.nodes USING btree (last_seen_at);
 
 CREATE INDEX replica_deletions_due ON public.replica_deletions USING btree (node_id, next_try_at);
 

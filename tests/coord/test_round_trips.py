@@ -1,0 +1,147 @@
+"""What a file costs the database: the statements of each path, one by one. A new one is a decision, not an accident."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import psycopg
+import pytest
+import trio
+from psycopg.transaction import BaseTransaction
+
+from fsn.coord.catalog import StoredFile
+from fsn.coord.database.driver import TrioConnection
+from fsn.coord.database.pool import Pool, PoolConfig
+from fsn.core.chunking import CHUNK_BYTES
+from fsn.core.ids import UserId
+from tests.coord.network import CONFIG, Network, open_network
+
+NAMES = {
+    "with whole as": "record chunks",
+    "with f as": "begin upload",
+    "select u.state": "find upload",
+    "select count(*), coalesce(sum": "count chunks",
+    "select fingerprint": "find chunk",
+    "update files set status = 'ready'": "mark ready",
+    "update uploads": "end upload",
+    "select f.id": "find file",
+    "select c.index": "find replicas",
+    "update files set status = 'deleted'": "destroy key",
+    "with gone as": "queue deletions",
+    "delete from chunks": "delete chunks",
+}
+WORKERS = ("update nodes", "select replica_id", "delete from replica_deletions", "select user_id, file_id")
+"""What runs beside, now and then."""
+
+
+class Log(list[str]):
+    """What was sent, by the names above."""
+
+    def note(self, query: object) -> None:
+        """Add a statement."""
+        text = " ".join(str(query).split())
+        if not text.startswith(WORKERS):
+            self.append(next((name for begin, name in NAMES.items() if text.startswith(begin)), text))
+
+    def taken(self) -> list[str]:
+        """All so far; begin again."""
+        taken = list(self)
+        self.clear()
+        return taken
+
+
+def logged(log: Log) -> type[TrioConnection]:
+    """A connection that logs what it sends."""
+
+    class LoggingCursor(psycopg.AsyncCursor[Any]):
+        async def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+            log.note(query)
+            return await super().execute(query, *args, **kwargs)
+
+    class LoggingConnection(TrioConnection):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.cursor_factory = LoggingCursor
+
+        async def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
+            if gen.__qualname__ == BaseTransaction._enter_gen.__qualname__:
+                log.note("begin")
+            elif gen.__qualname__ == BaseTransaction._exit_gen.__qualname__:
+                log.note("commit")
+            return await super().wait(gen, *args, **kwargs)
+
+    return LoggingConnection
+
+
+@pytest.fixture
+def log() -> Log:
+    """Empty."""
+    return Log()
+
+
+@pytest.fixture
+async def network(database_dsn: str, log: Log) -> AsyncIterator[Network]:
+    """A coordinator that logs its statements, and three nodes."""
+    pool = Pool(database_dsn, PoolConfig(size=4), logged(log).connect)
+    with trio.fail_after(30):
+        async with open_network(pool, CONFIG, nodes=3) as network:
+            yield network
+    pool.close()
+
+
+@pytest.fixture
+async def user(network: Network, log: Log) -> UserId:
+    """Somebody; what was sent before is forgotten."""
+    user = (await network.user()).user.id
+    log.clear()
+    return user
+
+
+async def put(network: Network, user: UserId, size_bytes: int) -> StoredFile:
+    """Upload in one stream."""
+
+    async def body() -> AsyncIterator[bytes]:
+        yield bytes(size_bytes)
+
+    return await network.services.uploads.store_stream(user, "f", size_bytes, None, body())
+
+
+async def test_a_small_file_up(network: Network, user: UserId, log: Log) -> None:
+    """A file of up to 1 MiB is one statement, which commits itself."""
+    await put(network, user, 4 * CHUNK_BYTES)
+    assert log.taken() == ["record chunks"]
+
+
+async def test_a_large_file_up(network: Network, user: UserId, log: Log) -> None:
+    """A large file is begun, its chunks are recorded, as many at a time as wait, and it is made ready."""
+    await put(network, user, 16 * CHUNK_BYTES)
+    begun, *recorded = log.taken()
+    assert begun == "begin upload"
+    assert recorded[-6:] == ["begin", "find upload", "count chunks", "mark ready", "end upload", "commit"]
+    assert set(recorded[:-6]) == {"record chunks"}
+    assert len(recorded[:-6]) <= 16
+
+
+async def test_a_file_up_in_steps(network: Network, user: UserId, log: Log) -> None:
+    """In steps, the upload is looked up with every chunk."""
+    sessions = network.services.sessions
+    upload = await sessions.initiate(user, "f", CHUNK_BYTES, None)
+    assert log.taken() == ["begin upload"]
+    await sessions.put_chunk(user, upload.id, 0, bytes(CHUNK_BYTES))
+    assert log.taken() == ["find upload", "find chunk", "record chunks"]
+    await sessions.put_chunk(user, upload.id, 0, bytes(CHUNK_BYTES))
+    assert log.taken() == ["find upload", "find chunk"]
+    await sessions.complete(user, upload.id)
+    assert log.taken() == ["begin", "find upload", "count chunks", "mark ready", "end upload", "commit"]
+
+
+async def test_a_file_down(network: Network, user: UserId, log: Log) -> None:
+    """A download looks the file up and then its replicas, 256 chunks at a time; recognising the user costs nothing."""
+    services = network.services
+    file = await put(network, user, 4 * CHUNK_BYTES)
+    login = await services.accounts.login("ann@example.com", "secret1")
+    log.clear()
+    assert services.accounts.authenticate(login.token) == user
+    found = await services.files.find_ready(user, file.id)
+    async with services.downloads.open_range(found, 0, 4 * CHUNK_BYTES) as pieces:
+        assert sum([len(piece) async for piece in pieces]) == 4 * CHUNK_BYTES
+    assert log.taken() == ["find file", "find replicas"]

@@ -117,7 +117,7 @@ async def forget_file(db: Connection, user: UserId, file: FileId, at: datetime) 
     await db.execute(
         """with gone as (delete from replicas where file_id = %s returning id, node_id)
            insert into replica_deletions (replica_id, node_id, queued_at, next_try_at)
-           select id, node_id, %s, %s from gone""",
+           select id, node_id, %s, %s from gone on conflict do nothing""",
         [file, at, at],
     )
     await db.execute("delete from chunks where file_id = %s", [file])

@@ -143,15 +143,28 @@ async def record_sightings(db: Pool, sightings: Sequence[Sighting]) -> None:
 async def due_deletions(
     db: Pool, nodes: Sequence[NodeId], now: datetime, longest_pause: timedelta, limit: int
 ) -> Sequence[DueDeletion]:
-    """Up to `limit` replicas that the nodes given should forget now; never one that is part of a chunk.
+    """Up to `limit` replicas that the nodes given should forget now, each node's oldest first; never one that is part of a chunk.
 
-    One that is due later than any pause lasts was queued when the clock was ahead: it is due now.
+    Such a one (its recording was given up, and had happened) is put off for `longest_pause`. One that is due later than that was queued
+    when the clock was ahead: it is due now. Reads `limit` rows, however many wait: a node that was away for long has a million when
+    it is back.
     """
-    sql = """select replica_id, node_id from replica_deletions d where node_id = any (%s::uuid[])
-                 and (next_try_at <= %s or next_try_at > %s)
-                 and not exists (select 1 from replicas r where r.id = d.replica_id)
-             order by node_id, next_try_at limit %s"""
-    rows = await db.fetch_all(sql, [list(nodes), now, now + longest_pause, limit])
+    rows = await db.fetch_all(
+        """with due as materialized (
+               select d.replica_id, n.id as node_id from unnest(%(nodes)s::uuid[]) as n (id) cross join lateral (
+                   (select replica_id from replica_deletions where node_id = n.id and next_try_at <= %(now)s
+                    order by next_try_at limit %(limit)s)
+                   union all
+                   (select replica_id from replica_deletions where node_id = n.id and next_try_at > %(later)s
+                    order by next_try_at limit %(limit)s)) d
+               limit %(limit)s),
+           needed as (
+               update replica_deletions q set next_try_at = %(later)s from due
+               where q.replica_id = due.replica_id and exists (select 1 from replicas r where r.id = due.replica_id)
+               returning q.replica_id)
+           select replica_id, node_id from due where replica_id not in (select replica_id from needed)""",
+        {"nodes": list(nodes), "now": now, "limit": limit, "later": now + longest_pause},
+    )
     return [DueDeletion(ReplicaId(replica), NodeId(node)) for replica, node in rows]
 
 

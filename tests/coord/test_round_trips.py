@@ -26,10 +26,17 @@ NAMES = {
     "select f.id": "find file",
     "select c.index": "find replicas",
     "update files set status = 'deleted'": "destroy key",
-    "with gone as": "queue deletions",
+    "with c as": "queue deletions",
     "delete from chunks": "delete chunks",
+    "update files set cleared_at": "mark cleared",
 }
-WORKERS = ("update nodes", "select replica_id", "delete from replica_deletions", "select user_id, file_id")
+WORKERS = (
+    "update nodes",
+    "select id from files",
+    "with due as",
+    "delete from replica_deletions",
+    "select user_id, file_id",
+)
 """What runs beside, now and then."""
 
 
@@ -145,3 +152,12 @@ async def test_a_file_down(network: Network, user: UserId, log: Log) -> None:
     async with services.downloads.open_range(found, 0, 4 * CHUNK_BYTES) as pieces:
         assert sum([len(piece) async for piece in pieces]) == 4 * CHUNK_BYTES
     assert log.taken() == ["find file", "find replicas"]
+
+
+async def test_a_file_deleted(network: Network, user: UserId, log: Log) -> None:
+    """Deleting a file destroys its key and takes its chunks out of the catalogue, in one transaction."""
+    file = await put(network, user, CHUNK_BYTES)
+    log.clear()
+    await network.services.files.delete(user, file.id)
+    cleared = ["queue deletions", "delete chunks", "mark cleared"]
+    assert log.taken() == ["begin", "end upload", "destroy key", *cleared, "commit"]

@@ -7,6 +7,7 @@ from datetime import timedelta
 import attrs
 import structlog
 
+from fsn.coord.database.files import clear_next_file
 from fsn.coord.database.nodes import DueDeletion, deletions_done, due_deletions, postpone_deletions
 from fsn.coord.database.pool import Pool
 from fsn.coord.membership import Membership
@@ -39,12 +40,13 @@ class Deleting:
     name: str = "deleting"
 
     async def step(self) -> Rest | None:
-        """One batch, one node after the other."""
+        """A batch of a deleted file's chunks out of the catalogue; a batch of replicas off the nodes, one node after the other."""
         online = [member.node for member in self.membership.online()]
+        is_clearing = await clear_next_file(self.db, self.clock())
         due = await due_deletions(self.db, online, self.clock(), RETRY_AFTER, BATCH_REPLICAS) if online else ()
         for node, replicas in _by_node(due).items():
             await self._delete(node, replicas)
-        return None if due else Rest(5, self.bell)
+        return None if due or is_clearing else Rest(5, self.bell)
 
     async def _delete(self, node: NodeId, replicas: Sequence[ReplicaId]) -> None:
         try:

@@ -108,6 +108,27 @@ async def test_a_file_whose_replica_is_queued_already_can_be_deleted(db: Pool) -
     assert len(await nodes.due_deletions(db, NODES, NOW, PAUSE, 10)) == 6
 
 
+async def test_a_large_file_is_cleared_in_batches(db: Pool) -> None:
+    """Deleting takes a bounded number of chunks at once; the rest goes batch by batch, and each replica is queued."""
+    count = 2 * files.CLEARED_AT_ONCE + 2
+    await db.execute(
+        "insert into chunks select %s, i, gen_random_uuid(), 1, '' from generate_series(2, %s) i", [FILE, count - 1]
+    )
+    await db.execute(
+        "insert into replicas select gen_random_uuid(), %s, i, 0, %s, 'live', %s, 1, 0, %s from generate_series(2, %s) i",
+        [FILE, NODES[0], bytes(32), NOW, count - 1],
+    )
+    async with db.transaction() as connection:
+        assert await files.forget_file(connection, USER, FILE, NOW)
+    left: list[int] = []
+    for _ in range(3):
+        left += await db.fetch_one("select count(*) from chunks") or []
+        assert await files.clear_next_file(db, LATER) is (left[-1] > 0)
+    assert left == [files.CLEARED_AT_ONCE + 2, 2, 0]
+    assert await db.fetch_one("select count(*) from replica_deletions") == (count + 4,)
+    assert await db.fetch_one("select count(*) from replicas") == (0,)
+
+
 async def test_pages_of_files(db: Pool) -> None:
     """Newest first, each once, of one moment too; a first page and those after."""
     for number in range(20, 25):

@@ -11,6 +11,8 @@ from fsn.coord.database.pool import Pool
 from fsn.core.ids import FileId, PeerId, UploadId, UserId
 
 __all__ = [
+    "CLEARED_AT_ONCE",
+    "clear_next_file",
     "expired_uploads",
     "file_of_user",
     "files_of_user",
@@ -27,6 +29,10 @@ _FILE: LiteralString = """f.id, f.user_id, f.name, f.size_bytes, f.chunk_bytes, 
     f.wrapped_key, f.wrap_secret, f.created_at, f.ready_at"""
 LAST: Final = UUID(int=2**128 - 1)
 """After all ids."""
+CLEARED_AT_ONCE: Final = 1000
+"""Chunks (262 MB) of a deleted file that leave the catalogue in one transaction: about a tenth of a second."""
+_UNCLEARED: LiteralString = """select id from files where status = 'deleted' and cleared_at is null
+    order by deleted_at limit 1"""
 UploadRow = tuple[StoredFile, UploadState, datetime]
 
 
@@ -105,7 +111,8 @@ async def mark_ready(db: Connection, file: FileId, size_bytes: int, at: datetime
 async def forget_file(db: Connection, user: UserId, file: FileId, at: datetime) -> bool:
     """Destroy the file's key and name and queue its replicas for deletion; False when there is no such file of this user.
 
-    Chunks and replicas leave the catalogue; the file's row stays, without key and name, for the books.
+    Chunks and replicas leave the catalogue, the first CLEARED_AT_ONCE of them now, the others by `clear_next_file`; the file's row stays,
+    without key and name, for the books.
     """
     cursor = await db.execute(
         """update files set status = 'deleted', name = '', wrapped_key = null, wrap_secret = null, deleted_at = %s
@@ -114,14 +121,40 @@ async def forget_file(db: Connection, user: UserId, file: FileId, at: datetime) 
     )
     if cursor.rowcount == 0:
         return False
-    await db.execute(
-        """with gone as (delete from replicas where file_id = %s returning id, node_id)
-           insert into replica_deletions (replica_id, node_id, queued_at, next_try_at)
-           select id, node_id, %s, %s from gone on conflict do nothing""",
-        [file, at, at],
-    )
-    await db.execute("delete from chunks where file_id = %s", [file])
+    await _clear(db, file, at)
     return True
+
+
+async def clear_next_file(db: Pool, at: datetime) -> bool:
+    """Take up to CLEARED_AT_ONCE chunks of one deleted file out of the catalogue, and queue their replicas; whether there was one.
+
+    Another coordinator that does the same takes another file.
+    """
+    if await db.fetch_one(_UNCLEARED) is None:
+        return False
+    async with db.transaction() as connection:
+        row = await (await connection.execute(_UNCLEARED + " for update skip locked")).fetchone()
+        if row is None:
+            return False
+        await _clear(connection, FileId(row[0]), at)
+    return True
+
+
+async def _clear(db: Connection, file: FileId, at: datetime) -> None:
+    await db.execute(
+        """with c as materialized (select index from chunks where file_id = %(file)s order by index limit %(limit)s),
+               gone as (delete from replicas r using c where r.file_id = %(file)s and r.chunk_index = c.index returning r.id, r.node_id)
+           insert into replica_deletions (replica_id, node_id, queued_at, next_try_at)
+           select id, node_id, %(at)s, %(at)s from gone on conflict do nothing""",
+        {"file": file, "limit": CLEARED_AT_ONCE, "at": at},
+    )
+    cursor = await db.execute(
+        """delete from chunks where file_id = %(file)s
+               and index = any (array(select index from chunks where file_id = %(file)s order by index limit %(limit)s))""",
+        {"file": file, "limit": CLEARED_AT_ONCE},
+    )
+    if cursor.rowcount < CLEARED_AT_ONCE:
+        await db.execute("update files set cleared_at = %s where id = %s", [at, file])
 
 
 async def expired_uploads(db: Pool, now: datetime, limit: int) -> Sequence[tuple[UserId, FileId]]:

@@ -52,6 +52,7 @@ create table files (
     created_at timestamp with time zone not null,
     ready_at timestamp with time zone,
     deleted_at timestamp with time zone,
+    cleared_at timestamp with time zone,
     constraint files_pkey PRIMARY KEY (id),
     constraint files_check CHECK (((pieces_needed >= 1) AND (pieces_needed <= pieces))),
     constraint files_check1 CHECK (((status = 'deleted'::file_status) OR ((wrapped_key IS NOT NULL) AND (wrap_secret IS NOT NULL)))),
@@ -186,6 +187,8 @@ create table users (
 );
 
 CREATE INDEX files_of_user ON public.files USING btree (user_id, created_at DESC, id DESC) WHERE (status <> 'deleted'::file_status);
+
+CREATE INDEX files_to_clear ON public.files USING btree (deleted_at) WHERE ((status = 'deleted'::file_status) AND (cleared_at IS NULL));
 
 CREATE INDEX ledger_entry_of_account ON public.ledger_entry USING btree (account, tx);
 

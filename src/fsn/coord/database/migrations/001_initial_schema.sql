@@ -58,10 +58,12 @@ create table files (
     created_at timestamptz not null,
     ready_at timestamptz,
     deleted_at timestamptz,
+    cleared_at timestamptz,                 -- when the last of its chunks had left the catalogue after that
     check (status = 'deleted' or (wrapped_key is not null and wrap_secret is not null)),
     check (status <> 'ready' or size_bytes is not null)
 );
 create index files_of_user on files (user_id, created_at desc, id desc) where status <> 'deleted';
+create index files_to_clear on files (deleted_at) where status = 'deleted' and cleared_at is null;
 
 create table uploads (
     id uuid primary key,

@@ -6,7 +6,7 @@
 #   make fuzz        the fuzz tests with far more examples, new ones in every run  (FUZZ_EXAMPLES=5000 ARGS="-k yamux")
 #   make lint        format, lint, types, import contracts
 #   make format      mend the format and what lint can mend
-#   make bench       the benchmarks: they print ratios and CPU seconds, and are never part of the tests
+#   make bench       the benchmarks: they print ratios and CPU seconds, and are never part of the tests  (ARGS=catalogue: the statements)
 #   make scenarios   the stories in scenarios/
 #   make docs        write the generated reference pages again
 #   make proto       generate the protobuf module again from storage.proto

@@ -1,9 +1,19 @@
-"""`python -m bench [--repeats N]`: the chunk path."""
+"""`python -m bench [chunks | catalogue]`: the chunk path on a network of processes; the catalogue's statements on millions of rows."""
 
 import argparse
 
-from bench.chunk_path import main
+from bench import catalogue, chunk_path
 
 parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-parser.add_argument("--repeats", type=int, default=5, help="runs of each case; medians are printed (default 5)")
-main(parser.parse_args().repeats)
+parser.add_argument("suite", nargs="?", choices=["chunks", "catalogue"], default="chunks", help="default: chunks")
+parser.add_argument("--repeats", type=int, default=5, help="chunks: runs of each case; medians are printed (default 5)")
+parser.add_argument(
+    "--replicas", type=int, default=3_000_000, help="catalogue: how many (1,200,000 or more; default 3,000,000)"
+)
+args = parser.parse_args()
+if args.replicas < 1_200_000:
+    parser.error(f"the catalogue needs 1,200,000 replicas or more; got {args.replicas}")
+if args.suite == "catalogue":
+    catalogue.main(args.replicas)
+else:
+    chunk_path.main(args.repeats)

@@ -10,14 +10,17 @@ import trio
 import fsn
 
 
-async def test_a_network_in_one_program(tmp_path: Path, database_dsn: str) -> None:
-    """A coordinator, three nodes and a client live in one trio program, over real libp2p and HTTP."""
+@pytest.mark.parametrize(
+    ("driver", "connection"), [("native", "TrioConnection"), ("trio-asyncio", "AsyncioConnection")]
+)
+async def test_a_network_in_one_program(tmp_path: Path, database_dsn: str, driver: str, connection: str) -> None:
+    """A coordinator, three nodes and a client live in one trio program, over real libp2p and HTTP, on either database driver."""
     with trio.fail_after(60):
         config = fsn.CoordinatorConfig(
             data_dir=tmp_path / "coordinator",
             http=fsn.HttpConfig(port=0),
             p2p=fsn.P2pConfig(listen_host="127.0.0.1", tcp_port=0),
-            database=fsn.DatabaseConfig(dsn=database_dsn),
+            database=fsn.DatabaseConfig(dsn=database_dsn, driver=driver),
         )
         async with fsn.open_coordinator(config) as coordinator, trio.open_nursery() as nursery:
             for number in range(3):
@@ -26,6 +29,8 @@ async def test_a_network_in_one_program(tmp_path: Path, database_dsn: str) -> No
             while coordinator.nodes_online < 3:  # noqa: ASYNC110 - what a program would do as well
                 await trio.sleep(0.05)
             await _use(coordinator.url, tmp_path)
+            async with coordinator._services.db.connection() as used:
+                assert type(used).__name__ == connection
             nursery.cancel_scope.cancel()
 
 

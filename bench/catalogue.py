@@ -195,7 +195,8 @@ class Catalogue:
         """By the name of what they do, in the order of the paths."""
         online = [NodeId(named("n", i)) for i in range(NODES - OFFLINE)]
         big, whole = FileId(named("f", 0)), FileId(named("f", 1))
-        soon = NOW + timedelta(minutes=5)
+        pause = timedelta(minutes=5)
+        soon = NOW + pause
 
         def finish(file: int, count: int) -> Work:
             async def work(db: Pool, i: int) -> None:
@@ -300,10 +301,10 @@ class Catalogue:
                 db, online, NOW, 1000, later=soon
             ),
             "deleting: what is due, nodes that were away": lambda db, i: nodes.due_deletions(
-                db, [NodeId(named("n", NODES - 1 - n)) for n in range(OFFLINE)], NOW, 1000, later=soon
+                db, [NodeId(named("n", NODES - 1 - n)) for n in range(OFFLINE)], NOW, pause, 1000
             ),
             "deleting: nothing is due": lambda db, i: nodes.due_deletions(
-                db, online, NOW - timedelta(1), 1000, later=soon
+                db, online, NOW - timedelta(1), timedelta(2), 1000
             ),
             "deleting: 1000 done": lambda db, i: nodes.deletions_done(
                 db, [ReplicaId(named("d", 1000 * i + n)) for n in range(1, 1001) if n % 300]

@@ -91,9 +91,7 @@ async def test_a_needed_replica_is_never_due(db: Pool) -> None:
     await queue(db, NODES[0], [replica(0, 0)], NOW - timedelta(seconds=1))
     await queue(db, NODES[0], [ReplicaId(UUID(int=7))])
     assert await nodes.due_deletions(db, NODES, NOW, PAUSE, 1) == []
-    assert await nodes.due_deletions(db, NODES, NOW, PAUSE, 1) == [
-        nodes.DueDeletion(ReplicaId(UUID(int=7)), NODES[0])
-    ]
+    assert await nodes.due_deletions(db, NODES, NOW, PAUSE, 1) == [nodes.DueDeletion(ReplicaId(UUID(int=7)), NODES[0])]
     assert await db.fetch_one("select next_try_at from replica_deletions where replica_id = %s", [replica(0, 0)]) == (
         LATER,
     )

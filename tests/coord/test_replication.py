@@ -189,6 +189,21 @@ async def _replaced(
     assert bad.node not in bench.network.services.membership.choose(3, 100)
 
 
+async def test_a_node_that_is_slow_beside_the_others_is_replaced(network: Network, pool: Pool) -> None:
+    """After ten times what chunks took lately, long before the deadline that holds for everybody."""
+
+    async def hanging(_: PeerId, message: StoreChunk) -> Response:
+        await trio.sleep_forever()
+
+    async with open_bench(network, pool) as bench:
+        for index in range(4):
+            await bench.store(index)
+        bench.replicator.patience.seconds = 1.0  # as it would be in a network that stores a chunk in 100 ms
+        began = trio.current_time()
+        await _replaced(bench, hanging, may_lie_there=True)
+        assert trio.current_time() - began < 10
+
+
 async def test_too_few_copies_discard_what_was_stored(bench: Bench) -> None:
     """With two bad nodes of four three copies cannot be had: what lies on the good ones goes, and the numbers are told."""
 

@@ -78,7 +78,9 @@ class UploadConfig:
     total_window_bytes: ByteSize = attrs.field(default=ByteSize(32 << 20), validator=gt(ByteSize(0)))
     """Plaintext in flight in all uploads together; further uploads wait."""
     store_seconds: float = attrs.field(default=20.0, validator=gt(0))
-    """A node that has not acknowledged a chunk after so long is replaced by another."""
+    """A node that has not acknowledged a chunk after so long is replaced by another, whatever others take."""
+    slow_seconds: float = attrs.field(default=2.0, validator=gt(0))
+    """It is replaced, too, when it takes ten times as long as chunks took lately; not before so long."""
     chunk_seconds: float = attrs.field(default=60.0, validator=gt(0))
     """All replicas of a chunk must be durable after so long, replacements included; else too_few_copies."""
     expire_hours: float = attrs.field(default=48.0, validator=gt(0))

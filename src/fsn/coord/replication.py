@@ -14,6 +14,7 @@ from fsn.coord.recording import Recorder
 from fsn.core.errors import PeerError, PeerRefused, ProtocolViolation, TooFewCopies, TooFewNodes, Unreachable
 from fsn.core.ids import ChunkId, FileId, NodeId
 from fsn.core.keys import FileKey
+from fsn.core.patience import Patience
 from fsn.core.sealing import TAG_BYTES, seal
 from fsn.p2p.client import Requester
 from fsn.p2p.wire.messages import ChunkStored, RefusalCode, StoreChunk
@@ -23,6 +24,7 @@ __all__ = ["Replicator"]
 log = structlog.get_logger()
 
 REMEMBERED_SETS = 10_000
+PATIENCE_FACTOR = 10.0
 NOTHING_STORED = frozenset({RefusalCode.FULL, RefusalCode.DRAINING, RefusalCode.NOT_AUTHORISED, RefusalCode.INVALID})
 """Refusals after which nothing lies on the node. One that failed inside, or gave up (BUSY), may have stored it all the same."""
 
@@ -47,6 +49,7 @@ class Replicator:
         self.random_bytes = random_bytes
         self.upload = upload
         self.metrics = metrics or CoordinatorMetrics()
+        self.patience = Patience(PATIENCE_FACTOR, upload.slow_seconds)
         self._chunks_per_set = placement.chunks_per_set
         self._sets: OrderedDict[tuple[FileId, int], tuple[NodeId, ...]] = OrderedDict()
 
@@ -153,12 +156,13 @@ class _Placing:
             raise Unreachable(f"node {node} is not connected")
         sealed = seal(self._key, self._chunk, self._plaintext, self._with.random_bytes)
         replica = PlacedReplica(sealed.replica, number, node, sealed.root, len(sealed.data))
+        began = trio.current_time()
         may_lie_there = True  # so it is when the answer is lost, says something else, or we are cancelled
         try:
             answer = await self._with.requester.request(
                 member.peer,
                 StoreChunk(sealed.replica, sealed.root, sealed.data),
-                within_seconds=self._with.upload.store_seconds,
+                within_seconds=min(self._with.patience.seconds, self._with.upload.store_seconds),
             )
             if answer != ChunkStored(sealed.replica):
                 raise ProtocolViolation(
@@ -171,6 +175,7 @@ class _Placing:
         finally:
             if may_lie_there:
                 self._with.recorder.discard([replica])
+        self._with.patience.note(trio.current_time() - began)
         self._with.membership.spend(node, replica.sealed_bytes)
         return replica
 

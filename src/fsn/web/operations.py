@@ -1,5 +1,6 @@
 """Typed HTTP operations: one declaration validates the request, encodes the answer, and is kept for the OpenAPI document."""
 
+import functools
 import inspect
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -239,10 +240,15 @@ def _answer(operation: Operation, result: object) -> Response:
     return json_response(result, operation.ok_status)
 
 
+@functools.cache
+def _fields_of(model: type[msgspec.Struct]) -> Mapping[str, msgspec.structs.FieldInfo]:
+    return {field.encode_name: field for field in msgspec.structs.fields(model)}
+
+
 def _read_query(request: FrontRequest, model: type[msgspec.Struct]) -> msgspec.Struct:
     _check_is_text(request.query_string)
     values: dict[str, str] = {}
-    known = {field.encode_name: field for field in msgspec.structs.fields(model)}
+    known = _fields_of(model)
     for name, given in request.args.lists():
         if name not in known:
             raise Invalid(

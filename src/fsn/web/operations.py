@@ -228,7 +228,7 @@ def form_field(kind: Any, name: str, text: str) -> Any:
     try:
         return msgspec.convert(text.strip(), kind, strict=False)
     except msgspec.ValidationError as error:
-        raise Invalid(f"form field {name}: {error}") from error
+        raise Invalid(f"form field {name}: {error}; its text is {text.strip()[:50]!r}") from error
 
 
 def _answer(operation: Operation, result: object) -> Response:

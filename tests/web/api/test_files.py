@@ -106,7 +106,9 @@ async def test_a_form_that_is_not_as_it_should_be_stores_nothing(api: Api, size_
         "Unexpected end": file,
         "cannot be read": file[: size_bytes // 2],
         "must have a file": late + b"--XX--\r\n",
-        "replicas must be a whole number": _part(b'name="replicas"', b"two") + file + b"--XX--\r\n",
+        "form field replicas: Expected `int`, got `str`; its text is 'two'": _part(b'name="replicas"', b"two")
+        + file
+        + b"--XX--\r\n",
         "header length": b"--XX\r\n" + b"y" * 50_000,
         "invalid_filename": _part(b'name="file"; filename="../f"', b"x") + b"--XX--\r\n",
     }

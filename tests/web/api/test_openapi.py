@@ -6,18 +6,34 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
 import pytest
 import trio
 
+from fsn.coord.database.pool import Pool
+from fsn.web.config import LimitsConfig
 from fsn.web.docs import ASSETS, POLICY, coordinator_document
-from tests.web.api.conftest import Api
+from tests.coord.network import CONFIG, open_network
+from tests.web.api.conftest import Api, open_api
 from tools.http_reference import coordinator_api
 
-CONFIG = Path(__file__).with_name("schemathesis.toml")
+SETTINGS = Path(__file__).with_name("schemathesis.toml")
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+UNLIMITED = LimitsConfig(
+    requests_per_second=0, logins_per_minute=0, failed_logins_per_minute=0, registrations_per_hour=0
+)  # fmt: skip
+
+
+@pytest.fixture
+async def unlimited(pool: Pool) -> AsyncIterator[Api]:
+    """The API without limits: answers of 429 to nearly all that is asked would tell nothing."""
+    async with open_network(pool, CONFIG, nodes=4) as network, open_api(network, UNLIMITED) as api:
+        yield api
 
 
 async def test_it_is_served(api: Api) -> None:
@@ -44,21 +60,21 @@ async def test_the_page_needs_nothing_from_elsewhere(api: Api) -> None:
         assert (await api.http.get(f"/docs/{name}")).status_code == 404
 
 
-async def test_schemathesis_finds_nothing(api: Api, tmp_path: Path) -> None:
+async def test_schemathesis_finds_nothing(unlimited: Api, tmp_path: Path) -> None:
     """Made-up requests, right and wrong ones, and chains of them: every answer is one that the document tells."""
-    await check_with_schemathesis(api, tmp_path, "--phases=coverage,stateful", "--max-examples=4")
+    await check_with_schemathesis(unlimited, tmp_path, "--phases=coverage,stateful", "--max-examples=4")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3])
-async def test_schemathesis_finds_nothing_in_a_long_search(api: Api, tmp_path: Path, seed: int) -> None:
+async def test_schemathesis_finds_nothing_in_a_long_search(unlimited: Api, tmp_path: Path, seed: int) -> None:
     """The same with many more, drawn anew."""
-    config = CONFIG.read_text().replace("deterministic = true", f"deterministic = false\nseed = {seed}")
+    config = SETTINGS.read_text().replace("deterministic = true", f"deterministic = false\nseed = {seed}")
     (tmp_path / "schemathesis.toml").write_text(config)
-    await check_with_schemathesis(api, tmp_path, "--max-examples=100", config=tmp_path / "schemathesis.toml")
+    await check_with_schemathesis(unlimited, tmp_path, "--max-examples=100", config=tmp_path / "schemathesis.toml")
 
 
-async def check_with_schemathesis(api: Api, folder: Path, *options: str, config: Path = CONFIG) -> None:
+async def check_with_schemathesis(api: Api, folder: Path, *options: str, config: Path = SETTINGS) -> None:
     """Run it in a process of its own; its report is the failure's message."""
     user = await api.user()
     command = [

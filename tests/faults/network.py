@@ -82,7 +82,7 @@ async def get(user: httpx.AsyncClient, file: FileId) -> tuple[int, bytes, bool]:
     received = b""
     async with user.stream("GET", f"/api/v1/files/{file}/download") as response:
         with suppress(httpx.RemoteProtocolError):
-            async for piece in response.aiter_raw():
+            async for piece in response.aiter_bytes():
                 received += piece
             return response.status_code, received, True
     return response.status_code, received, False

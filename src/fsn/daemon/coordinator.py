@@ -30,6 +30,7 @@ from fsn.p2p.transport.base import Transport
 from fsn.p2p.transport.libp2p import open_libp2p_transport
 from fsn.runtime.clock import Clock, system_clock
 from fsn.runtime.data_folder import forget_ports, locked_folder, published_ports
+from fsn.runtime.garbage import settle_garbage_collector
 from fsn.runtime.groups import sole_error
 from fsn.runtime.identity import Identity, load_or_create_identity
 from fsn.runtime.logs import LogConfig
@@ -176,6 +177,7 @@ async def run_coordinator(
     """Run until SIGTERM or SIGINT; a second signal ends at once. `announce` is called when everything listens."""
     async with open_signals() as stopping, open_coordinator(config) as coordinator:
         announce(coordinator)
+        settle_garbage_collector()
         await stopping.wait()
 
 

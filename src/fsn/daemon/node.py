@@ -16,6 +16,7 @@ from fsn.node.services import NodeServices, OpenTransport, open_services
 from fsn.p2p.transport.libp2p import open_libp2p_transport
 from fsn.runtime.clock import Clock, system_clock
 from fsn.runtime.data_folder import published_ports
+from fsn.runtime.garbage import settle_garbage_collector
 from fsn.runtime.groups import sole_error
 from fsn.runtime.stages import open_signals, open_stage
 from fsn.web.admin.app import Health, Status, admin_app, health_of, status_of
@@ -103,6 +104,7 @@ async def run_node(config: NodeConfig, *, announce: Callable[[Node], None] = lam
     """Run until SIGTERM or SIGINT; a second signal ends at once. `announce` is called when everything listens."""
     async with open_signals() as stopping, open_node(config) as node:
         announce(node)
+        settle_garbage_collector()
         await stopping.wait()
 
 

@@ -23,6 +23,7 @@ _TAG_BYTES: Final = 16
 _OVERHEAD_BYTES: Final = _LENGTH_BYTES + _TAG_BYTES
 MAX_PLAINTEXT_BYTES: Final = 65535 - _TAG_BYTES
 _READ_BYTES: Final = 256 * 1024
+_LARGE_BYTES: Final = 64 * 1024
 
 
 class CipherState:
@@ -61,6 +62,7 @@ class NoiseSession:
         self._sending = sending
         self._receiving = receiving
         self._unfinished = bytearray()
+        self._buffer = bytearray()
 
     async def receive_messages(self) -> list[bytes]:
         """At least one decrypted, non-empty message, in order; an empty list at the end of the stream.
@@ -112,19 +114,24 @@ class NoiseSession:
             self._unfinished = bytearray()
         return offset
 
-    def _sealed(self, parts: Sequence[bytes | memoryview]) -> bytearray:
+    def _sealed(self, parts: Sequence[bytes | memoryview]) -> memoryview:
         groups = list(_packed(parts))
-        out = bytearray(sum(size + _OVERHEAD_BYTES for _, size in groups))
-        view = memoryview(out)
+        view = self._room(sum(size + _OVERHEAD_BYTES for _, size in groups))
         offset = 0
         for group, size in groups:
             end = offset + size + _OVERHEAD_BYTES
-            out[offset : offset + _LENGTH_BYTES] = (size + _TAG_BYTES).to_bytes(_LENGTH_BYTES, "big")
+            view[offset : offset + _LENGTH_BYTES] = (size + _TAG_BYTES).to_bytes(_LENGTH_BYTES, "big")
             self._sending.seal_into(
                 group[0] if len(group) == 1 else b"".join(group), view[offset + _LENGTH_BYTES : end]
             )
             offset = end
-        return out
+        return view
+
+    def _room(self, size: int) -> memoryview:
+        """A buffer for what is sent next. A large one is kept while large batches follow one another: a new one would be zeroed first."""
+        if len(self._buffer) < size or size < _LARGE_BYTES:
+            self._buffer = bytearray(size)
+        return memoryview(self._buffer)[:size]
 
 
 def _packed(parts: Iterable[bytes | memoryview]) -> Iterator[tuple[list[bytes | memoryview], int]]:

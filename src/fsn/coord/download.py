@@ -95,8 +95,9 @@ class Downloads:
 class _Ahead:
     """The chunks between the one who fetches and the one who reads, in order.
 
-    A client that finds its next chunk waiting is slow enough: a few are kept ready for it. Each time it has to wait, twice as many
-    are fetched ahead from then on, `most` in the end; so fast clients get full speed, and fifty slow ones do not hold fifty windows.
+    A client that finds its next chunk waiting is slow enough: a few are kept ready for it. When it has to wait though it has taken all
+    that was fetched ahead, twice as many are from then on, `most` in the end; so fast clients get full speed, and fifty slow ones do not
+    hold fifty windows.
     """
 
     def __init__(self, most: int) -> None:
@@ -104,6 +105,7 @@ class _Ahead:
         self._most = most
         self._depth = min(FIRST_CHUNKS, most)
         self._room = trio.Semaphore(self._depth)
+        self._taken = 0  # since the depth is what it is: the first ones may be waited for by anybody
 
     async def put(self, slot: _Slot) -> None:
         """Wait for room."""
@@ -112,8 +114,10 @@ class _Ahead:
 
     async def take(self, slot: _Slot) -> bytes:
         """The bytes of the slot once they are there; makes room for another. Raises its failure."""
+        self._taken += 1
         if not slot.ready.is_set():
-            self._grow()
+            if self._taken > self._depth:
+                self._grow()
             await slot.ready.wait()
         if slot.failure is not None:
             raise slot.failure
@@ -124,6 +128,7 @@ class _Ahead:
     def _grow(self) -> None:
         more = min(self._depth, self._most - self._depth)
         self._depth += more
+        self._taken = 0
         for _ in range(more):
             self._room.release()
 

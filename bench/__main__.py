@@ -1,12 +1,15 @@
-"""`python -m bench [chunks | catalogue]`: the chunk path on a network of processes; the catalogue's statements on millions of rows."""
+"""`python -m bench [chunks | catalogue | sealing]`: the chunk path on a network of processes; the catalogue's statements on millions
+of rows; sealing in the loop and in threads."""
 
 import argparse
 
-from bench import catalogue, chunk_path
+from bench import catalogue, chunk_path, sealing
 
 parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-parser.add_argument("suite", nargs="?", choices=["chunks", "catalogue"], default="chunks", help="default: chunks")
-parser.add_argument("--repeats", type=int, default=5, help="chunks: runs of each case; medians are printed (default 5)")
+parser.add_argument(
+    "suite", nargs="?", choices=["chunks", "catalogue", "sealing"], default="chunks", help="default: chunks"
+)
+parser.add_argument("--repeats", type=int, default=5, help="runs of each case, medians are printed (default 5)")
 parser.add_argument(
     "--replicas", type=int, default=3_000_000, help="catalogue: how many (1,200,000 or more; default 3,000,000)"
 )
@@ -15,5 +18,7 @@ if args.replicas < 1_200_000:
     parser.error(f"the catalogue needs 1,200,000 replicas or more; got {args.replicas}")
 if args.suite == "catalogue":
     catalogue.main(args.replicas)
+elif args.suite == "sealing":
+    sealing.main(args.repeats)
 else:
     chunk_path.main(args.repeats)

@@ -7,7 +7,7 @@
 #   make lint        format, lint, types, import contracts
 #   make format      mend the format and what lint can mend
 #   make bench       the benchmarks: they print ratios and CPU seconds, and are never part of the tests  (ARGS=catalogue: the statements)
-#   make scenarios   the stories in scenarios/
+#   make scenarios   stories of real processes that fail: today those of tests/faults
 #   make docs        write the generated reference pages again
 #   make proto       generate the protobuf module again from storage.proto
 #   make schema      write the golden schema.sql again from the migrations
@@ -54,7 +54,7 @@ bench: setup
 	$(BIN)/python -m bench $(ARGS)
 
 scenarios: setup
-	$(BIN)/pytest scenarios $(ARGS)
+	$(BIN)/pytest -m slow tests/faults $(ARGS)
 
 docs: setup
 	$(BIN)/python tools/reference.py

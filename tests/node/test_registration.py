@@ -65,6 +65,15 @@ async def test_a_second_init_changes_nothing(coordinator: FakeCoordinator, appli
     assert len(coordinator.registrations) == 1
 
 
+async def test_a_second_init_says_so_while_the_node_runs(
+    coordinator: FakeCoordinator, application: Application
+) -> None:
+    """The lock of a running node does not keep anybody from asking."""
+    await initialise(application)
+    with locked_folder(application.data_dir):
+        assert not (await initialise(application)).is_new
+
+
 async def test_an_interrupted_init_is_finished_by_the_next(
     coordinator: FakeCoordinator, application: Application
 ) -> None:

@@ -81,9 +81,13 @@ async def initialise(application: Application) -> Initialised:
     Raises `Invalid`, `Conflict` (the folder is in use), `ConfigError` (it cannot be used), `Unreachable`, `PeerTimeout` and whatever
     the coordinator refuses with.
     """
+    if (
+        before := _initialised_before(application.data_dir)
+    ) is not None:  # asked before the lock, which a running node holds
+        return before
     with locked_folder(application.data_dir):
-        if (application.data_dir / CONFIG_NAME).exists():
-            return Initialised(load_node_config(application.data_dir), is_new=False)
+        if (before := _initialised_before(application.data_dir)) is not None:
+            return before
         _check(application)
         identity = load_or_create_identity(application.data_dir / IDENTITY_NAME)
         registered = await _register(application, identity)
@@ -94,6 +98,11 @@ async def initialise(application: Application) -> Initialised:
             "node_registered", node=registered.node_id, peer=identity.peer, coordinator=application.coordinator_url
         )
         return Initialised(config, is_new=True)
+
+
+def _initialised_before(data_dir: Path) -> Initialised | None:
+    """The configuration is written last, in one step: where it is, nothing is missing."""
+    return Initialised(load_node_config(data_dir), is_new=False) if (data_dir / CONFIG_NAME).exists() else None
 
 
 def load_node_config(data_dir: Path, **sources: Any) -> NodeConfig:

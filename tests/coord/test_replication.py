@@ -204,6 +204,25 @@ async def test_a_node_that_is_slow_beside_the_others_is_replaced(network: Networ
         assert trio.current_time() - began < 10
 
 
+async def test_when_all_nodes_are_late_they_are_waited_for(network: Network, pool: Pool) -> None:
+    """A network that turns slow in one moment still stores: who has nobody to be replaced by gets all the time there is."""
+
+    def slow(node: Member) -> Callable[[PeerId, StoreChunk], Awaitable[Response]]:
+        async def handle(_: PeerId, message: StoreChunk) -> Response:
+            await trio.sleep(1)
+            await node.store.store(message.replica, message.root, message.data)
+            return ChunkStored(message.replica)
+
+        return handle
+
+    async with open_bench(network, pool) as bench:
+        for node in network.nodes:
+            bench.behave(node, slow(node))
+        bench.replicator.patience.seconds = 0.3
+        replicas = await bench.store()
+        assert len({replica.node for replica in replicas}) == 3
+
+
 async def test_too_few_copies_discard_what_was_stored(bench: Bench) -> None:
     """With two bad nodes of four three copies cannot be had: what lies on the good ones goes, and the numbers are told."""
 

@@ -11,7 +11,15 @@ from fsn.coord.config import PlacementConfig, UploadConfig
 from fsn.coord.membership import Membership
 from fsn.coord.metrics import CoordinatorMetrics
 from fsn.coord.recording import Recorder
-from fsn.core.errors import PeerError, PeerRefused, ProtocolViolation, TooFewCopies, TooFewNodes, Unreachable
+from fsn.core.errors import (
+    PeerError,
+    PeerRefused,
+    PeerTimeout,
+    ProtocolViolation,
+    TooFewCopies,
+    TooFewNodes,
+    Unreachable,
+)
 from fsn.core.ids import ChunkId, FileId, NodeId
 from fsn.core.keys import FileKey
 from fsn.core.patience import Patience
@@ -135,21 +143,27 @@ class _Placing:
                 nursery.start_soon(self._store_copy, number)
 
     async def _store_copy(self, number: int) -> None:
+        most_seconds, is_last_try = self._with.upload.store_seconds, False
         while True:
             node = self._targets[number]
+            within_seconds = most_seconds if is_last_try else min(self._with.patience.seconds, most_seconds)
             try:
                 with self._with.metrics.storing_replica():
-                    self.stored.append(await self._send(node, number))
+                    self.stored.append(await self._send(node, number, within_seconds))
                 return
             except PeerError as error:
                 log.warning("store_failed", node=str(node), chunk=self._chunk.hex, reason=error.message)
                 self._with.membership.suspect(node)
-            if (replacement := self._replacement(number)) is None:
+                is_late = isinstance(error, PeerTimeout) and within_seconds < most_seconds
+            if (replacement := self._replacement(number)) is not None:
+                self._targets[number] = replacement
+                self._tried.add(replacement)
+            elif is_late:  # and nobody could take its place: it gets all the time there is
+                is_last_try = True
+            else:
                 return
-            self._targets[number] = replacement
-            self._tried.add(replacement)
 
-    async def _send(self, node: NodeId, number: int) -> PlacedReplica:
+    async def _send(self, node: NodeId, number: int, within_seconds: float) -> PlacedReplica:
         """Seal a copy for `node` and hand it over. A replica id is drawn for every try: sealed bytes go to one node only."""
         member = self._with.membership.member(node)
         if member is None:
@@ -162,7 +176,7 @@ class _Placing:
             answer = await self._with.requester.request(
                 member.peer,
                 StoreChunk(sealed.replica, sealed.root, sealed.data),
-                within_seconds=min(self._with.patience.seconds, self._with.upload.store_seconds),
+                within_seconds=within_seconds,
             )
             if answer != ChunkStored(sealed.replica):
                 raise ProtocolViolation(
@@ -171,6 +185,9 @@ class _Placing:
             may_lie_there = False
         except PeerRefused as error:
             may_lie_there = error.refusal not in NOTHING_STORED
+            raise
+        except PeerTimeout:
+            self._with.patience.note(within_seconds)  # at least: when all turn slow, so must we
             raise
         finally:
             if may_lie_there:

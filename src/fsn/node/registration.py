@@ -81,9 +81,8 @@ async def initialise(application: Application) -> Initialised:
     Raises `Invalid`, `Conflict` (the folder is in use), `ConfigError` (it cannot be used), `Unreachable`, `PeerTimeout` and whatever
     the coordinator refuses with.
     """
-    if (
-        before := _initialised_before(application.data_dir)
-    ) is not None:  # asked before the lock, which a running node holds
+    # Asked before the lock, which a running node holds, and again inside, where nobody else can be initialising the folder.
+    if (before := _initialised_before(application.data_dir)) is not None:
         return before
     with locked_folder(application.data_dir):
         if (before := _initialised_before(application.data_dir)) is not None:

@@ -128,6 +128,35 @@ create table nodes (
     constraint nodes_operator_id_fkey FOREIGN KEY (operator_id) REFERENCES users(id)
 ) with (fillfactor=50);
 
+create table repair_scans (
+    node_id uuid not null,
+    reason text not null,
+    queued_at timestamp with time zone not null,
+    due_at timestamp with time zone not null,
+    cursor uuid not null default '00000000-0000-0000-0000-000000000000'::uuid,
+    revision integer not null default 0,
+    leased_by text,
+    finished_at timestamp with time zone,
+    stage smallint not null default 0,
+    seen_at timestamp with time zone,
+    constraint repair_scans_pkey PRIMARY KEY (node_id),
+    constraint repair_scans_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
+);
+
+create table repairs (
+    file_id uuid not null,
+    chunk_index integer not null,
+    live smallint not null,
+    reason text not null,
+    queued_at timestamp with time zone not null,
+    due_at timestamp with time zone not null,
+    tries integer not null default 0,
+    revision integer not null default 0,
+    leased_by text,
+    failure text,
+    constraint repairs_pkey PRIMARY KEY (file_id, chunk_index)
+);
+
 create table replica_deletions (
     replica_id uuid not null,
     node_id uuid not null,
@@ -149,6 +178,8 @@ create table replicas (
     sealed_bytes integer not null,
     slot smallint not null,
     stored_at timestamp with time zone not null,
+    lost_at timestamp with time zone,
+    lost_reason text,
     constraint replicas_pkey PRIMARY KEY (id),
     constraint replicas_root_check CHECK ((octet_length(root) = 32)),
     constraint replicas_slot_check CHECK (((slot >= 0) AND (slot <= 16383))),
@@ -192,11 +223,17 @@ CREATE INDEX files_to_clear ON public.files USING btree (deleted_at) WHERE ((sta
 
 CREATE INDEX ledger_entry_of_account ON public.ledger_entry USING btree (account, tx);
 
+CREATE INDEX repair_scans_due ON public.repair_scans USING btree (due_at) WHERE (finished_at IS NULL);
+
+CREATE INDEX repairs_due ON public.repairs USING btree (live, due_at, file_id, chunk_index);
+
+CREATE INDEX repairs_queued ON public.repairs USING btree (queued_at);
+
 CREATE INDEX replica_deletions_due ON public.replica_deletions USING btree (node_id, next_try_at);
 
 CREATE INDEX replicas_of_chunk ON public.replicas USING btree (file_id, chunk_index, number);
 
-CREATE INDEX replicas_of_node ON public.replicas USING btree (node_id);
+CREATE INDEX replicas_of_node ON public.replicas USING btree (node_id, id);
 
 CREATE INDEX replicas_of_slot ON public.replicas USING btree (slot);
 

@@ -20,6 +20,8 @@ from fsn.p2p.wire.messages import (
     ChunkRetrieved,
     ChunksDeleted,
     ChunkStored,
+    Declaration,
+    Declared,
     DeleteChunks,
     Heartbeat,
     HeartbeatAnswer,
@@ -50,6 +52,7 @@ _ANSWERS: Mapping[type[Request], type[Response]] = {
     RetrieveChunk: ChunkRetrieved,
     DeleteChunks: ChunksDeleted,
     Heartbeat: HeartbeatAnswer,
+    Declaration: Declared,
 }
 
 

@@ -21,6 +21,8 @@ from fsn.p2p.wire.messages import (
     ChunksDeleted,
     ChunkStored,
     Contact,
+    Declaration,
+    Declared,
     DeleteChunks,
     Heartbeat,
     HeartbeatAnswer,
@@ -28,6 +30,7 @@ from fsn.p2p.wire.messages import (
     Refusal,
     RefusalCode,
     RetrieveChunk,
+    Standing,
     StoreChunk,
 )
 
@@ -53,6 +56,11 @@ VECTORS: dict[str, Envelope] = {
         9, 0, HeartbeatAnswer(-1_500_000, (Contact(PeerId("12D3KooWExample"), ("/dns4/c.example/tcp/4001",)),))
     ),
     "heartbeat_response_empty": Envelope(10, 0, HeartbeatAnswer()),
+    "declare_request": Envelope(12, 10_000, Declaration(Standing.MAINTENANCE, 14_400, "a new disk")),
+    "declare_request_active": Envelope(13, 10_000, Declaration(Standing.ACTIVE)),
+    "declare_response": Envelope(
+        12, 0, Declared("draining", 90, "moving; 3 nodes are wanted, 2 are there", 172_710, 4_000_000, 2**40, 3)
+    ),
     "refusal": Envelope(11, 0, Refusal(RefusalCode.BUSY, "32 requests are open already", retry_after_ms=250)),
 }
 
@@ -106,6 +114,22 @@ messages: st.SearchStrategy[Message] = st.one_of(
         HeartbeatAnswer,
         st.integers(-(2**63), 2**63 - 1),
         st.lists(st.builds(Contact, st.text("abc123", min_size=1, max_size=60), addresses), max_size=5).map(tuple),
+    ),
+    st.builds(
+        Declaration,
+        st.sampled_from(Standing) | st.from_regex("[A-Z_]{1,32}", fullmatch=True),
+        sizes,
+        st.text("abc \u00e4", max_size=100),
+    ),
+    st.builds(
+        Declared,
+        st.from_regex("[a-z_]{1,32}", fullmatch=True),
+        sizes,
+        st.text(max_size=125),
+        sizes,
+        sizes,
+        sizes,
+        sizes,
     ),
     st.builds(
         Refusal,
@@ -241,6 +265,14 @@ def known(count: int = 1, **changed: Any) -> pb.Envelope:
     return pb.Envelope(heartbeat_response=pb.HeartbeatResponse(coordinators=contacts))
 
 
+def declare(**changed: Any) -> pb.Envelope:
+    return pb.Envelope(declare_request=pb.DeclareRequest(**({"standing": "ACTIVE"} | changed)))
+
+
+def declared(**changed: Any) -> pb.Envelope:
+    return pb.Envelope(declare_response=pb.DeclareResponse(**({"state": "online"} | changed)))
+
+
 BREACHES: dict[str, pb.Envelope] = {
     "no body": pb.Envelope(request_id=1),
     "a body not spoken yet": pb.Envelope(proof_challenge=pb.ProofChallenge(challenge_id="x")),
@@ -285,6 +317,17 @@ BREACHES: dict[str, pb.Envelope] = {
     "coordinator without a name": known(peer_id=""),
     "coordinator with a long name": known(peer_id="p" * 129),
     "coordinator with many addresses": known(addresses=["a"] * 33),
+    "no standing": declare(standing=""),
+    "lower case standing": declare(standing="active"),
+    "negative rest": declare(remaining_seconds=-1),
+    "long reason of an operator": declare(reason="r" * 201),
+    "a reason with a newline": declare(reason="a\nb"),
+    "no state": declared(state=""),
+    "upper case state": declared(state="Online"),
+    "negative age": declared(since_seconds=-1),
+    "negative replicas": declared(replicas_left=-1),
+    "negative bytes": declared(bytes_left=-1),
+    "long reason of a coordinator": declared(reason="r" * 501),
     "refusal without a code": pb.Envelope(refusal=pb.Refusal(message="no")),
     "refusal with a strange code": pb.Envelope(refusal=pb.Refusal(code="full\n")),
     "refusal with a long code": pb.Envelope(refusal=pb.Refusal(code="A" * 33)),
@@ -301,7 +344,7 @@ def test_every_rule_is_enforced(envelope: pb.Envelope) -> None:
 
 def test_the_breaches_start_from_a_good_message() -> None:
     """Without its one flaw, each of the messages above would pass."""
-    for good in (store(), deletion_results((ONE.hex, "a"), (TWO.hex, "")), beat(), known()):
+    for good in (store(), deletion_results((ONE.hex, "a"), (TWO.hex, "")), beat(), known(), declare(), declared()):
         decode(good.SerializeToString())
 
 
@@ -358,6 +401,8 @@ def test_the_largest_deletion_fits_a_frame() -> None:
         DeleteChunks((ONE,) * 10_001),
         Heartbeat(-1, 0, 0, "0.1.0"),
         HeartbeatAnswer(coordinators=(Contact(PeerId("p"), ("a" * 257,)),)),
+        Declaration("no standing"),
+        Declared("No State"),
         Refusal("no code", ""),
     ],
     ids=lambda message: type(message).__name__,

@@ -7,7 +7,7 @@ import pytest
 from fsn.core.sealing import MAX_SEALED_BYTES
 from fsn.p2p.wire import limits
 from fsn.p2p.wire.framing import MAX_FRAME_BYTES
-from fsn.p2p.wire.messages import PROTOCOL_OF, RefusalCode
+from fsn.p2p.wire.messages import PROTOCOL_OF, RefusalCode, Standing
 
 PAGE = (Path(__file__).parents[3] / "docs/reference/wire.md").read_text()
 NUMBERS = {
@@ -20,6 +20,8 @@ NUMBERS = {
     "address": limits.MAX_ADDRESS_BYTES,
     "coordinators": limits.MAX_COORDINATORS,
     "peer id": limits.MAX_PEER_ID_BYTES,
+    "reason": limits.MAX_REASON_BYTES,
+    "declared": limits.MAX_DECLARED_BYTES,
     "version": limits.MAX_VERSION_BYTES,
 }
 
@@ -28,6 +30,12 @@ NUMBERS = {
 def test_every_refusal_is_on_the_page(code: RefusalCode) -> None:
     """A refusal without a meaning on the page is not documented."""
     assert f"| `{code}` |" in PAGE
+
+
+@pytest.mark.parametrize("standing", Standing)
+def test_every_standing_is_on_the_page(standing: Standing) -> None:
+    """A standing without a meaning on the page is not documented."""
+    assert f"| `{standing}` |" in PAGE
 
 
 @pytest.mark.parametrize("protocol", PROTOCOL_OF.values())

@@ -14,12 +14,22 @@ from fsn.core.ids import PeerId, ReplicaId
 from fsn.p2p.wire import storage_pb2 as pb
 from fsn.p2p.wire.fields import Field, last_field
 from fsn.p2p.wire.framing import encode_frame_header, encode_varint
-from fsn.p2p.wire.limits import MAX_COORDINATORS, MAX_DELETIONS, MAX_ERROR_BYTES, MAX_REFUSAL_BYTES, breaches, cut_text
+from fsn.p2p.wire.limits import (
+    MAX_COORDINATORS,
+    MAX_DECLARED_BYTES,
+    MAX_DELETIONS,
+    MAX_ERROR_BYTES,
+    MAX_REFUSAL_BYTES,
+    breaches,
+    cut_text,
+)
 from fsn.p2p.wire.messages import (
     ChunkRetrieved,
     ChunksDeleted,
     ChunkStored,
     Contact,
+    Declaration,
+    Declared,
     DeleteChunks,
     Heartbeat,
     HeartbeatAnswer,
@@ -27,6 +37,7 @@ from fsn.p2p.wire.messages import (
     Refusal,
     RefusalCode,
     RetrieveChunk,
+    Standing,
     StoreChunk,
 )
 
@@ -36,9 +47,20 @@ _REPLICA: Final = re.compile("[0-9a-f]{32}")
 _HASH: Final = re.compile("[0-9a-f]{64}")
 _MAX_FILE_ID_CHARACTERS: Final = 64
 _KNOWN_REFUSALS: Final[Mapping[str, RefusalCode]] = {code.value: code for code in RefusalCode}
+_KNOWN_STANDINGS: Final[Mapping[str, Standing]] = {standing.value: standing for standing in Standing}
 _LENGTH_DELIMITED: Final = 2  # protobuf's wire type
 _WORTH_A_VIEW_BYTES: Final = 4096
-_Small = ChunkStored | RetrieveChunk | DeleteChunks | ChunksDeleted | Heartbeat | HeartbeatAnswer | Refusal
+_Small = (
+    ChunkStored
+    | RetrieveChunk
+    | DeleteChunks
+    | ChunksDeleted
+    | Heartbeat
+    | HeartbeatAnswer
+    | Declaration
+    | Declared
+    | Refusal
+)
 
 
 @attrs.frozen
@@ -132,6 +154,8 @@ def _shortened(message: Message) -> Message:
     match message:
         case Refusal(message=text):
             return attrs.evolve(message, message=cut_text(text, MAX_REFUSAL_BYTES))
+        case Declared(reason=text):
+            return attrs.evolve(message, reason=cut_text(text, MAX_DECLARED_BYTES))
         case ChunksDeleted(failed=failed):
             return ChunksDeleted({replica: cut_text(error, MAX_ERROR_BYTES) for replica, error in failed.items()})
     return message
@@ -176,6 +200,10 @@ def _small_body(message: _Small) -> tuple[int, ProtobufMessage]:
             known = [pb.Coordinator(peer_id=contact.peer, addresses=contact.addresses) for contact in contacts]
             answer = pb.HeartbeatResponse(earned_micro_credits=earned, coordinators=known)
             return pb.Envelope.HEARTBEAT_RESPONSE_FIELD_NUMBER, answer
+        case Declaration():
+            return pb.Envelope.DECLARE_REQUEST_FIELD_NUMBER, pb.DeclareRequest(**attrs.asdict(message))
+        case Declared():
+            return pb.Envelope.DECLARE_RESPONSE_FIELD_NUMBER, pb.DeclareResponse(**attrs.asdict(message))
         case Refusal(code, text, retry_after_ms):
             return pb.Envelope.REFUSAL_FIELD_NUMBER, pb.Refusal(code=code, message=text, retry_after_ms=retry_after_ms)
 
@@ -244,6 +272,23 @@ def _read_heartbeat_answer(body: pb.HeartbeatResponse) -> HeartbeatAnswer:
     return HeartbeatAnswer(body.earned_micro_credits, contacts)
 
 
+def _read_declaration(body: pb.DeclareRequest) -> Declaration:
+    standing = _KNOWN_STANDINGS.get(body.standing, body.standing)
+    return Declaration(standing, body.remaining_seconds, body.reason)
+
+
+def _read_declared(body: pb.DeclareResponse) -> Declared:
+    return Declared(
+        state=body.state,
+        since_seconds=body.since_seconds,
+        reason=body.reason,
+        remaining_seconds=body.remaining_seconds,
+        replicas_left=body.replicas_left,
+        bytes_left=body.bytes_left,
+        replicas_only_here=body.replicas_only_here,
+    )
+
+
 def _read_refusal(body: pb.Refusal) -> Refusal:
     return Refusal(_KNOWN_REFUSALS.get(body.code, body.code), body.message, body.retry_after_ms)
 
@@ -264,6 +309,8 @@ _READERS: Final[Mapping[str, Callable[[Any], Message]]] = {
     "delete_chunk_response": _read_chunks_deleted,
     "heartbeat_request": _read_heartbeat,
     "heartbeat_response": _read_heartbeat_answer,
+    "declare_request": _read_declaration,
+    "declare_response": _read_declared,
 }
 
 _DATA_FIELDS: Final[Mapping[int, str]] = {

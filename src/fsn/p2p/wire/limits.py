@@ -11,6 +11,8 @@ from fsn.p2p.wire.messages import (
     ChunksDeleted,
     ChunkStored,
     Contact,
+    Declaration,
+    Declared,
     DeleteChunks,
     Heartbeat,
     HeartbeatAnswer,
@@ -24,9 +26,11 @@ __all__ = [
     "MAX_ADDRESSES",
     "MAX_ADDRESS_BYTES",
     "MAX_COORDINATORS",
+    "MAX_DECLARED_BYTES",
     "MAX_DELETIONS",
     "MAX_ERROR_BYTES",
     "MAX_PEER_ID_BYTES",
+    "MAX_REASON_BYTES",
     "MAX_REFUSAL_BYTES",
     "MAX_VERSION_BYTES",
     "breaches",
@@ -47,11 +51,16 @@ MAX_ADDRESS_BYTES: Final = 256
 MAX_COORDINATORS: Final = 64
 MAX_PEER_ID_BYTES: Final = 128
 MAX_VERSION_BYTES: Final = 64
+MAX_REASON_BYTES: Final = 200
+"""Of an operator's reason in a Declaration."""
+MAX_DECLARED_BYTES: Final = 500
+"""Of the reason in Declared: the operator's, and what the coordinator has to add."""
 
 _INT32_MAX: Final = 2**31 - 1
 _UINT32_MAX: Final = 2**32 - 1
 _INT64_MAX: Final = 2**63 - 1
 _REFUSAL_CODE: Final = re.compile(r"[A-Z_]{1,32}")
+_STATE: Final = re.compile(r"[a-z_]{1,32}")
 
 
 def cut_text(text: str, max_bytes: int) -> str:
@@ -83,6 +92,10 @@ def breaches(message: Message) -> Iterator[str]:
             yield from _outside("coordinators", len(coordinators), 0, MAX_COORDINATORS)
             for contact in coordinators:
                 yield from _contact(contact)
+        case Declaration():
+            yield from _declaration(message)
+        case Declared():
+            yield from _declared(message)
         case Refusal():
             yield from _refusal(message)
         case ChunkStored():
@@ -100,6 +113,23 @@ def _heartbeat(message: Heartbeat) -> Iterator[str]:
 def _contact(contact: Contact) -> Iterator[str]:
     yield from _outside("peer id characters", len(contact.peer), 1, MAX_PEER_ID_BYTES)
     yield from _addresses(contact.addresses)
+
+
+def _declaration(message: Declaration) -> Iterator[str]:
+    if not _REFUSAL_CODE.fullmatch(message.standing):
+        yield f"a standing is 1..32 of A-Z and _; got {message.standing[:40]!r}"
+    yield from _outside("remaining_seconds", message.remaining_seconds, 0, _INT64_MAX)
+    yield from _longer("reason", [message.reason], MAX_REASON_BYTES)
+    if not message.reason.isprintable():
+        yield f"a reason has printable characters only; got {message.reason[:40]!a}"
+
+
+def _declared(message: Declared) -> Iterator[str]:
+    if not _STATE.fullmatch(message.state):
+        yield f"a state is 1..32 of a-z and _; got {message.state[:40]!r}"
+    for name in ("since_seconds", "remaining_seconds", "replicas_left", "bytes_left", "replicas_only_here"):
+        yield from _outside(name, getattr(message, name), 0, _INT64_MAX)
+    yield from _longer("reason", [message.reason], MAX_DECLARED_BYTES)
 
 
 def _refusal(message: Refusal) -> Iterator[str]:

@@ -9,6 +9,7 @@ import attrs
 from fsn.core.ids import PeerId, ReplicaId
 
 __all__ = [
+    "DECLARE",
     "DELETE_CHUNK",
     "HEARTBEAT",
     "PROTOCOL_OF",
@@ -18,6 +19,8 @@ __all__ = [
     "ChunkStored",
     "ChunksDeleted",
     "Contact",
+    "Declaration",
+    "Declared",
     "DeleteChunks",
     "Heartbeat",
     "HeartbeatAnswer",
@@ -27,6 +30,7 @@ __all__ = [
     "Request",
     "Response",
     "RetrieveChunk",
+    "Standing",
     "StoreChunk",
 ]
 
@@ -34,6 +38,7 @@ STORE_CHUNK: Final = "/federated-storage/1.0.0/store-chunk"
 RETRIEVE_CHUNK: Final = "/federated-storage/1.0.0/retrieve-chunk"
 DELETE_CHUNK: Final = "/federated-storage/1.0.0/delete-chunk"
 HEARTBEAT: Final = "/federated-storage/1.0.0/heartbeat"
+DECLARE: Final = "/federated-storage/1.0.0/declare"
 
 
 class RefusalCode(StrEnum):
@@ -125,6 +130,47 @@ class HeartbeatAnswer:
     coordinators: tuple[Contact, ...] = ()
 
 
+class Standing(StrEnum):
+    """What a node means to do."""
+
+    ACTIVE = "ACTIVE"
+    """To store and serve."""
+    DRAINING = "DRAINING"
+    """To leave, once every replica is on other nodes."""
+    MAINTENANCE = "MAINTENANCE"
+    """To be away for a while."""
+    STOPPING = "STOPPING"
+    """The node ends in this moment, and may come back."""
+
+
+@attrs.frozen
+class Declaration:
+    """A node's standing: a state and no event, so repeating it changes nothing.
+
+    `remaining_seconds`: to the end of the maintenance, or to the drain's deadline (at least 1); 0 = there is none.
+    """
+
+    standing: Standing | str
+    remaining_seconds: int = 0
+    reason: str = ""
+
+
+@attrs.frozen
+class Declared:
+    """How the node stands with the network, as the coordinators count it, for how long, and why.
+
+    In a drain: replicas that are still to be moved and their bytes, and how many of them are nowhere else; up to date but for some seconds.
+    """
+
+    state: str
+    since_seconds: int = 0
+    reason: str = ""
+    remaining_seconds: int = 0
+    replicas_left: int = 0
+    bytes_left: int = 0
+    replicas_only_here: int = 0
+
+
 @attrs.frozen
 class Refusal:
     """No, and why. `retry_after_ms` is 0 when asking again later is no use."""
@@ -134,8 +180,8 @@ class Refusal:
     retry_after_ms: int = 0
 
 
-Request = StoreChunk | RetrieveChunk | DeleteChunks | Heartbeat
-Response = ChunkStored | ChunkRetrieved | ChunksDeleted | HeartbeatAnswer | Refusal
+Request = StoreChunk | RetrieveChunk | DeleteChunks | Heartbeat | Declaration
+Response = ChunkStored | ChunkRetrieved | ChunksDeleted | HeartbeatAnswer | Declared | Refusal
 Message = Request | Response
 
 PROTOCOL_OF: Final[Mapping[type[Request], str]] = {
@@ -143,4 +189,5 @@ PROTOCOL_OF: Final[Mapping[type[Request], str]] = {
     RetrieveChunk: RETRIEVE_CHUNK,
     DeleteChunks: DELETE_CHUNK,
     Heartbeat: HEARTBEAT,
+    Declaration: DECLARE,
 }

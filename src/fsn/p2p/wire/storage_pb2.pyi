@@ -46,6 +46,8 @@ class Envelope(_message.Message):
     DELETE_CHUNK_RESPONSE_FIELD_NUMBER: _builtins.int
     HEARTBEAT_REQUEST_FIELD_NUMBER: _builtins.int
     HEARTBEAT_RESPONSE_FIELD_NUMBER: _builtins.int
+    DECLARE_REQUEST_FIELD_NUMBER: _builtins.int
+    DECLARE_RESPONSE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.int
     """Chosen by the asker, unique among its unanswered requests on this stream; the answer repeats it."""
     deadline_ms: _builtins.int
@@ -86,6 +88,12 @@ class Envelope(_message.Message):
 
     @_builtins.property
     def heartbeat_response(self) -> Global___HeartbeatResponse: ...
+    @_builtins.property
+    def declare_request(self) -> Global___DeclareRequest:
+        """Stream protocol /federated-storage/1.0.0/declare, node to coordinator."""
+
+    @_builtins.property
+    def declare_response(self) -> Global___DeclareResponse: ...
     def __init__(
         self,
         *,
@@ -102,12 +110,14 @@ class Envelope(_message.Message):
         delete_chunk_response: Global___DeleteChunkResponse | None = ...,
         heartbeat_request: Global___HeartbeatRequest | None = ...,
         heartbeat_response: Global___HeartbeatResponse | None = ...,
+        declare_request: Global___DeclareRequest | None = ...,
+        declare_response: Global___DeclareResponse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "delete_chunk_request", b"delete_chunk_request", "delete_chunk_response", b"delete_chunk_response", "heartbeat_request", b"heartbeat_request", "heartbeat_response", b"heartbeat_response", "proof_challenge", b"proof_challenge", "proof_response", b"proof_response", "refusal", b"refusal", "retrieve_chunk_request", b"retrieve_chunk_request", "retrieve_chunk_response", b"retrieve_chunk_response", "store_chunk_request", b"store_chunk_request", "store_chunk_response", b"store_chunk_response"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "declare_request", b"declare_request", "declare_response", b"declare_response", "delete_chunk_request", b"delete_chunk_request", "delete_chunk_response", b"delete_chunk_response", "heartbeat_request", b"heartbeat_request", "heartbeat_response", b"heartbeat_response", "proof_challenge", b"proof_challenge", "proof_response", b"proof_response", "refusal", b"refusal", "retrieve_chunk_request", b"retrieve_chunk_request", "retrieve_chunk_response", b"retrieve_chunk_response", "store_chunk_request", b"store_chunk_request", "store_chunk_response", b"store_chunk_response"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "deadline_ms", b"deadline_ms", "delete_chunk_request", b"delete_chunk_request", "delete_chunk_response", b"delete_chunk_response", "heartbeat_request", b"heartbeat_request", "heartbeat_response", b"heartbeat_response", "proof_challenge", b"proof_challenge", "proof_response", b"proof_response", "refusal", b"refusal", "request_id", b"request_id", "retrieve_chunk_request", b"retrieve_chunk_request", "retrieve_chunk_response", b"retrieve_chunk_response", "store_chunk_request", b"store_chunk_request", "store_chunk_response", b"store_chunk_response"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "deadline_ms", b"deadline_ms", "declare_request", b"declare_request", "declare_response", b"declare_response", "delete_chunk_request", b"delete_chunk_request", "delete_chunk_response", b"delete_chunk_response", "heartbeat_request", b"heartbeat_request", "heartbeat_response", b"heartbeat_response", "proof_challenge", b"proof_challenge", "proof_response", b"proof_response", "refusal", b"refusal", "request_id", b"request_id", "retrieve_chunk_request", b"retrieve_chunk_request", "retrieve_chunk_response", b"retrieve_chunk_response", "store_chunk_request", b"store_chunk_request", "store_chunk_response", b"store_chunk_response"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["refusal", "store_chunk_request", "store_chunk_response", "retrieve_chunk_request", "retrieve_chunk_response", "proof_challenge", "proof_response", "delete_chunk_request", "delete_chunk_response", "heartbeat_request", "heartbeat_response"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["refusal", "store_chunk_request", "store_chunk_response", "retrieve_chunk_request", "retrieve_chunk_response", "proof_challenge", "proof_response", "delete_chunk_request", "delete_chunk_response", "heartbeat_request", "heartbeat_response", "declare_request", "declare_response"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -406,6 +416,89 @@ class HeartbeatRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HeartbeatRequest: _TypeAlias = HeartbeatRequest  # noqa: Y015
+
+@_typing.final
+class DeclareRequest(_message.Message):
+    """What a node means to do from now on. Said anew after each connection and as often as the node likes: it is a state, not an
+    event, and repeating it changes nothing. A node sends its declarations to one coordinator one after the other.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STANDING_FIELD_NUMBER: _builtins.int
+    REMAINING_SECONDS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    standing: _builtins.str
+    """ACTIVE: to store and serve; ends a drain and a maintenance. DRAINING: to leave, once every replica is on other nodes.
+    MAINTENANCE: to be away for a while. STOPPING: the node ends in this moment, and may come back; changes nothing else.
+    1..32 of A-Z and _; a coordinator answers INVALID to others.
+    """
+    remaining_seconds: _builtins.int
+    """MAINTENANCE: seconds from now to its end, at least 1. DRAINING: seconds from now to the node's deadline (1 when it has
+    passed), 0 = it waits as long as it takes. Else 0. Never negative.
+    """
+    reason: _builtins.str
+    """The operator's, for people; at most 200 bytes of UTF-8, printable."""
+    def __init__(
+        self,
+        *,
+        standing: _builtins.str = ...,
+        remaining_seconds: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "remaining_seconds", b"remaining_seconds", "standing", b"standing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeclareRequest: _TypeAlias = DeclareRequest  # noqa: Y015
+
+@_typing.final
+class DeclareResponse(_message.Message):
+    """How the node stands with the network, as the coordinators count it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    SINCE_SECONDS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REMAINING_SECONDS_FIELD_NUMBER: _builtins.int
+    REPLICAS_LEFT_FIELD_NUMBER: _builtins.int
+    BYTES_LEFT_FIELD_NUMBER: _builtins.int
+    REPLICAS_ONLY_HERE_FIELD_NUMBER: _builtins.int
+    state: _builtins.str
+    """joining, online, offline, maintenance, draining, left or disqualified; receivers bear others. 1..32 of a-z and _."""
+    since_seconds: _builtins.int
+    """Seconds since it is so; not negative."""
+    reason: _builtins.str
+    """Why it is so, and what it waits for; at most 500 bytes of UTF-8."""
+    remaining_seconds: _builtins.int
+    """Seconds to the end of the maintenance or the deadline of the drain; 0 = none. Not negative."""
+    replicas_left: _builtins.int
+    """In a drain: replicas that are still to be moved, and their bytes; and those replicas of which there is no other. Not
+    negative; up to date but for some seconds.
+    """
+    bytes_left: _builtins.int
+    replicas_only_here: _builtins.int
+    def __init__(
+        self,
+        *,
+        state: _builtins.str = ...,
+        since_seconds: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        remaining_seconds: _builtins.int = ...,
+        replicas_left: _builtins.int = ...,
+        bytes_left: _builtins.int = ...,
+        replicas_only_here: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_left", b"bytes_left", "reason", b"reason", "remaining_seconds", b"remaining_seconds", "replicas_left", b"replicas_left", "replicas_only_here", b"replicas_only_here", "since_seconds", b"since_seconds", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeclareResponse: _TypeAlias = DeclareResponse  # noqa: Y015
 
 @_typing.final
 class HeartbeatResponse(_message.Message):

@@ -15,6 +15,8 @@
 
 BIN := .venv/bin
 ARGS ?=
+# Processes that share the tests, each with a PostgreSQL of its own; `make test WORKERS=0` runs all in one, as a debugger wants it.
+WORKERS ?= auto
 FUZZ_EXAMPLES ?= 5000
 
 .DEFAULT_GOAL := help
@@ -32,10 +34,10 @@ demo: setup
 	$(BIN)/fsn demo $(ARGS)
 
 test: lint
-	$(BIN)/pytest -m "not slow" $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not slow" $(ARGS)
 
-test-all: lint
-	$(BIN)/pytest $(ARGS)
+test-all: test
+	$(BIN)/pytest -m slow $(ARGS)
 
 fuzz: setup
 	FSN_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/pytest -m fuzz --hypothesis-profile=fuzz $(ARGS)

@@ -21,6 +21,7 @@ from fsn.core.ids import UserId, parse_uuid
 from fsn.core.names import check_email, check_password
 from fsn.core.units import MicroCredits
 from fsn.runtime.clock import Clock
+from fsn.runtime.threads import run_in_thread
 
 __all__ = ["Account", "Accounts", "Login"]
 
@@ -76,7 +77,7 @@ class Accounts:
         """A new user, with the welcome grant booked. Raises Invalid, or Conflict when the email is taken."""
         check_email(email)
         check_password(password)
-        hashed = await trio.to_thread.run_sync(_hash, password, self._config.bcrypt_cost, limiter=self._hashing)
+        hashed = await run_in_thread(_hash, password, self._config.bcrypt_cost, limiter=self._hashing)
         user = User(UserId(UUID(bytes=self._random_bytes(16), version=4)), email, hashed, self._clock())
         grant = self._credits.welcome_grant_micro
         async with self._db.transaction() as connection:
@@ -98,7 +99,7 @@ class Accounts:
         """A token. Raises Unauthorized, in the same words and time whether the email is unknown or the password wrong."""
         user = await user_by_email(self._db, email) if _is_email(email) else None
         hashed = user.password_hash if user else self._decoy
-        is_right = await trio.to_thread.run_sync(_matches, password, hashed, limiter=self._hashing)
+        is_right = await run_in_thread(_matches, password, hashed, limiter=self._hashing)
         if user is None or not is_right:
             raise Unauthorized("the email or the password is wrong", code="wrong_credentials")
         expires_at = self._clock() + timedelta(hours=self._config.token_hours)

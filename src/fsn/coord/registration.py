@@ -2,7 +2,7 @@
 
 import hashlib
 import hmac
-import secrets
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -106,7 +106,7 @@ class Registrar:
         return record
 
     async def _insert(self, application: NodeApplication, issued_at: datetime) -> Registered:
-        api_key = secrets.token_urlsafe(32)
+        api_key = urlsafe_b64encode(self._random_bytes(32)).rstrip(b"=").decode()
         peer = peer_id_of(application.public_key)
         node = await register_node(
             self._db,

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from random import Random, SystemRandom
 
@@ -110,10 +111,12 @@ async def open_services(
     clock: Clock = system_clock,
     random_bytes: Callable[[int], bytes] = secrets.token_bytes,
     chance: Random | None = None,
+    shortest_rest_seconds: float = 0.0,
 ) -> AsyncIterator[Services]:
     """Run the coordinator's services over `db` and `transport` for the length of the block.
 
     Raises ConfigError when the database needs a master key that `keys` does not have. A worker that keeps failing ends the block.
+    `shortest_rest_seconds`: see `supervise`.
     """
     chance = chance or SystemRandom()
     await check_master_keys(db, keys.masters.keys, keys.masters.current, clock())
@@ -169,19 +172,19 @@ async def open_services(
             recorder=recorder,
             window=window,
         )  # fmt: skip
-        async with _running(recorder, workers):
+        async with _running(recorder, workers, shortest_rest_seconds):
             yield services
 
 
 @asynccontextmanager
-async def _running(recorder: Recorder, workers: list[Worker]) -> AsyncIterator[None]:
+async def _running(recorder: Recorder, workers: list[Worker], shortest_rest_seconds: float) -> AsyncIterator[None]:
     """The background tasks: workers are asked to stop and finish their step; the recorder goes last."""
     stopping = trio.Event()
     async with trio.open_nursery() as recording:
         recording.start_soon(recorder.run)
         async with open_stage("workers", grace_seconds=WORKERS_GRACE_SECONDS) as nursery:
             for worker in workers:
-                nursery.start_soon(supervise, worker, stopping)
+                nursery.start_soon(partial(supervise, worker, stopping, shortest_rest_seconds=shortest_rest_seconds))
             yield
             stopping.set()
         recording.cancel_scope.cancel()

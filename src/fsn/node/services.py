@@ -10,7 +10,8 @@ import trio
 
 from fsn import __version__
 from fsn.core.ids import NodeId, PeerId
-from fsn.node.chunkstore.disk import DiskStore, open_disk_store
+from fsn.node.chunkstore.base import ChunkStore
+from fsn.node.chunkstore.disk import open_disk_store
 from fsn.node.config import IDENTITY_NAME, NodeConfig
 from fsn.node.handlers import ChunkHandlers
 from fsn.node.metrics import NodeMetrics
@@ -26,12 +27,14 @@ from fsn.runtime.data_folder import forget_ports, locked_folder
 from fsn.runtime.identity import Identity, load_identity
 from fsn.runtime.stages import open_stage
 
-__all__ = ["NodeServices", "OpenTransport", "open_services"]
+__all__ = ["NodeServices", "OpenStore", "OpenTransport", "open_services", "open_store"]
 
 log = structlog.get_logger()
 
 OpenTransport = Callable[[Identity, P2pConfig], AbstractAsyncContextManager[Transport]]
 """`open_libp2p_transport`, or a memory network's way in."""
+OpenStore = Callable[[NodeConfig, Clock, NodeMetrics], AbstractAsyncContextManager[ChunkStore]]
+"""`open_store`, or what a simulation has in place of a disk."""
 
 
 @attrs.define(eq=False)
@@ -39,7 +42,7 @@ class NodeServices:
     """The parts of a running node."""
 
     config: NodeConfig
-    store: DiskStore
+    store: ChunkStore
     transport: Transport
     reporting: Reporting
     started_at: float
@@ -65,11 +68,23 @@ class NodeServices:
         return None
 
 
+def open_store(config: NodeConfig, clock: Clock, metrics: NodeMetrics) -> AbstractAsyncContextManager[ChunkStore]:
+    """The store on the disk, in the node's folder."""
+    return open_disk_store(
+        config.data_dir,
+        capacity_bytes=config.capacity_bytes,
+        reserve_bytes=config.reserve_bytes,
+        clock=clock,
+        note_batch=metrics.note_batch,
+    )
+
+
 @asynccontextmanager
 async def open_services(
     config: NodeConfig,
     *,
     open_transport: OpenTransport,
+    open_store: OpenStore = open_store,
     clock: Clock = system_clock,
     rng: Random | None = None,
 ) -> AsyncIterator[NodeServices]:
@@ -83,13 +98,7 @@ async def open_services(
         forget_ports(config.data_dir)
         identity, metrics = load_identity(config.data_dir / IDENTITY_NAME), NodeMetrics()
         async with (
-            open_disk_store(
-                config.data_dir,
-                capacity_bytes=config.capacity_bytes,
-                reserve_bytes=config.reserve_bytes,
-                clock=clock,
-                note_batch=metrics.note_batch,
-            ) as store,
+            open_store(config, clock, metrics) as store,
             open_transport(identity, config.p2p) as transport,
             open_requester(transport) as requester,
         ):
@@ -111,7 +120,7 @@ async def open_services(
                 log.info("node_stopping", node=str(config.node_id))
 
 
-def _describing(store: DiskStore, addresses: tuple[str, ...]) -> Callable[[], Heartbeat]:
+def _describing(store: ChunkStore, addresses: tuple[str, ...]) -> Callable[[], Heartbeat]:
     def describe() -> Heartbeat:
         totals = store.totals()
         return Heartbeat(

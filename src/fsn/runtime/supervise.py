@@ -55,11 +55,13 @@ class Worker(Protocol):
         """Do one bounded unit of work; None: there is more. Cancelled or failed in the middle, the next step makes good."""
 
 
-async def supervise(worker: Worker, stopping: trio.Event) -> None:
+async def supervise(worker: Worker, stopping: trio.Event, *, shortest_rest_seconds: float = 0.0) -> None:
     """Run `worker` until `stopping` is set, finishing the step under way.
 
     A step that raises is tried again after 1 s, then 2, 4 ... 60 s; the eighth failure in a row is raised on. Transient ones (the
     database is away) only lengthen the pause: ending the process would bring back nothing that it waits for.
+
+    No rest is shorter than `shortest_rest_seconds`, unless its bell ends it: a simulation of months has no use for a look each second.
     """
     failures = lasting = 0
     while not stopping.is_set():
@@ -77,7 +79,7 @@ async def supervise(worker: Worker, stopping: trio.Event) -> None:
             )
             rest = Rest(backoff)
         if rest is not None:
-            await _rest(rest, stopping)
+            await _rest(attrs.evolve(rest, seconds=max(rest.seconds, shortest_rest_seconds)), stopping)
         else:
             await trio.lowlevel.checkpoint()
 

@@ -10,7 +10,7 @@ from fsn.core.errors import Invalid, TooLarge
 from fsn.core.ids import ReplicaId
 from fsn.core.merkle import merkle_root
 
-__all__ = ["MAX_CHUNK_BYTES", "ChunkStore", "StoredChunk", "Totals", "check_chunk", "cut"]
+__all__ = ["MAX_CHUNK_BYTES", "ChunkStore", "RecoveryReport", "StoredChunk", "Totals", "check_chunk", "cut"]
 
 MAX_CHUNK_BYTES: Final = 1024 * 1024
 """The largest replica that a store takes: a frame on the wire holds no more (a sealed chunk has 262,160 bytes)."""
@@ -32,6 +32,19 @@ class Totals:
 
     count: int
     size_bytes: int
+
+
+@attrs.frozen
+class RecoveryReport:
+    """What the last start found. `lost_total` counts the losses of all starts since the store was made."""
+
+    temps_removed: int = 0
+    adopted: int = 0
+    lost: int = 0
+    foreign: int = 0
+    lost_total: int = 0
+    index_rebuilt: bool = False
+    """The index was damaged, and made anew from the chunks: what it knew of losses is not known any more."""
 
 
 class ChunkStore(ABC):
@@ -71,6 +84,21 @@ class ChunkStore(ABC):
     @abstractmethod
     def free_bytes(self) -> int:
         """How many bytes more would be taken: what is left of the allowance, or of the disk above its reserve if that is less."""
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes of chunks that wait to be written."""
+        return 0
+
+    @property
+    def failure(self) -> str | None:
+        """Why nothing can be stored any more until the next start; None as long as all is well."""
+        return None
+
+    @property
+    def recovery(self) -> RecoveryReport:
+        """What the last start found."""
+        return RecoveryReport()
 
 
 def check_chunk(root: bytes, data: bytes | memoryview) -> None:

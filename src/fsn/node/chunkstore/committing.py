@@ -13,6 +13,7 @@ from fsn.core.errors import DiskFull, FsnError, StorageError, Unavailable
 from fsn.core.ids import ReplicaId
 from fsn.node.chunkstore.batch import BatchWriter, Deleted, NewChunk, Outcome, Stored
 from fsn.node.chunkstore.quota import Quota, Reservation
+from fsn.runtime.threads import run_in_thread
 from fsn.runtime.window import Window
 
 __all__ = ["MAX_BATCH_BYTES", "MAX_BATCH_CHUNKS", "GroupCommit"]
@@ -183,10 +184,10 @@ class GroupCommit:
 
     async def _in_thread(self, batch: _Batch) -> None:
         if isinstance(batch, _Delete):
-            batch.outcome = await trio.to_thread.run_sync(self._writer.delete, batch.replicas, limiter=self._thread)
+            batch.outcome = await run_in_thread(self._writer.delete, batch.replicas, limiter=self._thread)
             return
         chunks, began = [job.chunk for job in batch], time.perf_counter()
-        outcomes = await trio.to_thread.run_sync(self._writer.store, chunks, limiter=self._thread)
+        outcomes = await run_in_thread(self._writer.store, chunks, limiter=self._thread)
         self._note_batch(len(chunks), time.perf_counter() - began)
         for job in batch:
             job.outcome = outcomes[job.chunk.replica]

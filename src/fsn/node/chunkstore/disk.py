@@ -10,15 +10,16 @@ import trio
 
 from fsn.core.errors import Corrupt, DiskFull, NotFound
 from fsn.core.ids import ReplicaId
-from fsn.node.chunkstore.base import ChunkStore, StoredChunk, Totals, check_chunk, cut
+from fsn.node.chunkstore.base import ChunkStore, RecoveryReport, StoredChunk, Totals, check_chunk, cut
 from fsn.node.chunkstore.batch import BatchWriter, NewChunk
 from fsn.node.chunkstore.committing import GroupCommit
 from fsn.node.chunkstore.files import Files, disk_errors, read_errors
 from fsn.node.chunkstore.index import Index, open_index
 from fsn.node.chunkstore.layout import Layout
 from fsn.node.chunkstore.quota import DEFAULT_RESERVE_BYTES, Quota
-from fsn.node.chunkstore.recovery import RecoveryReport, recover
+from fsn.node.chunkstore.recovery import recover
 from fsn.runtime.clock import Clock, system_clock
+from fsn.runtime.threads import run_in_thread
 
 __all__ = ["DiskStore", "open_disk_store"]
 
@@ -37,7 +38,7 @@ class DiskStore(ChunkStore):
         self._index = index
         self._quota = quota
         self._commit = commit
-        self.recovery = recovery
+        self._recovery = recovery
 
     async def store(self, replica: ReplicaId, root: bytes, data: bytes | memoryview) -> None:
         """See `ChunkStore.store`. Durable: file, name and row are synced."""
@@ -52,7 +53,7 @@ class DiskStore(ChunkStore):
 
     async def retrieve(self, replica: ReplicaId, offset: int = 0, length: int = 0) -> tuple[bytes, int]:
         """See `ChunkStore.retrieve`."""
-        return await trio.to_thread.run_sync(self._retrieve, replica, offset, length)
+        return await run_in_thread(self._retrieve, replica, offset, length)
 
     async def delete(self, replicas: Iterable[ReplicaId]) -> Mapping[ReplicaId, str]:
         """See `ChunkStore.delete`. In slices, so that stores get their turn between them."""
@@ -64,7 +65,7 @@ class DiskStore(ChunkStore):
 
     async def list(self, after: ReplicaId | None = None, limit: int = 100) -> Sequence[StoredChunk]:
         """See `ChunkStore.list`."""
-        return await trio.to_thread.run_sync(self._index.page, after, limit)
+        return await run_in_thread(self._index.page, after, limit)
 
     def totals(self) -> Totals:
         """See `ChunkStore.totals`."""
@@ -80,17 +81,22 @@ class DiskStore(ChunkStore):
         return self._commit.failure
 
     @property
+    def recovery(self) -> RecoveryReport:
+        """See `ChunkStore.recovery`."""
+        return self._recovery
+
+    @property
     def queued_bytes(self) -> int:
         """Bytes of chunks that are not durable yet."""
         return self._commit.queued_bytes
 
     async def _is_stored(self, replica: ReplicaId, root: bytes) -> bool:
-        row = await trio.to_thread.run_sync(self._index.find, replica)
+        row = await run_in_thread(self._index.find, replica)
         if row is None or row.root != root:
             return False
         path = self._layout.final(replica)
         with disk_errors(path):
-            return await trio.to_thread.run_sync(self._files.size, path) == row.size_bytes
+            return await run_in_thread(self._files.size, path) == row.size_bytes
 
     def _retrieve(self, replica: ReplicaId, offset: int, length: int) -> tuple[bytes, int]:
         row = self._index.find(replica)
@@ -129,11 +135,11 @@ async def open_disk_store(
     """
     given, files = files, files or Files()
     layout = Layout(data_dir)
-    index, is_rebuilt = await trio.to_thread.run_sync(open_index, layout)
+    index, is_rebuilt = await run_in_thread(open_index, layout)
     try:
-        recovery = await trio.to_thread.run_sync(recover, layout, files, index, clock)
+        recovery = await run_in_thread(recover, layout, files, index, clock)
         recovery = attrs.evolve(recovery, index_rebuilt=is_rebuilt)
-        totals = await trio.to_thread.run_sync(index.totals)
+        totals = await run_in_thread(index.totals)
         quota = Quota(capacity_bytes, totals.size_bytes, lambda: _disk_free_bytes(files, data_dir), reserve_bytes)
         commit = GroupCommit(BatchWriter(layout, files, index, clock), quota, totals.count, note_batch)
         async with trio.open_nursery() as nursery:

@@ -18,7 +18,7 @@ import structlog
 from fsn.core.errors import Corrupt, StorageError
 from fsn.core.ids import ReplicaId
 from fsn.core.merkle import merkle_root
-from fsn.node.chunkstore.base import MAX_CHUNK_BYTES, StoredChunk
+from fsn.node.chunkstore.base import MAX_CHUNK_BYTES, RecoveryReport, StoredChunk
 from fsn.node.chunkstore.files import Files, attempt_each, disk_errors, read_errors, translated
 from fsn.node.chunkstore.index import Index
 from fsn.node.chunkstore.layout import Layout
@@ -30,19 +30,6 @@ log = structlog.get_logger()
 
 _LOST_TOTAL: Final = "lost_total"
 _ADOPT_BATCH: Final = 256
-
-
-@attrs.frozen
-class RecoveryReport:
-    """What the last start found. `lost_total` counts the losses of all starts since the store was made."""
-
-    temps_removed: int = 0
-    adopted: int = 0
-    lost: int = 0
-    foreign: int = 0
-    lost_total: int = 0
-    index_rebuilt: bool = False
-    """The index was damaged, and made anew from the chunks: what it knew of losses is not known any more."""
 
 
 def recover(layout: Layout, files: Files, index: Index, clock: Clock) -> RecoveryReport:

@@ -7,8 +7,6 @@ from fsn.node.config import NodeConfig
 from fsn.runtime.config import load_config, settings
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "node.example.toml"
-ABSENT = {"p2p.quic_port"}
-"""Not yet to be set."""
 
 
 async def test_the_example_is_complete_and_shows_the_defaults() -> None:
@@ -26,4 +24,4 @@ async def test_the_example_is_complete_and_shows_the_defaults() -> None:
     text = EXAMPLE.read_text()
     for setting in settings(NodeConfig):
         leaf = setting.key.rpartition(".")[2]
-        assert setting.key in ABSENT or f"\n{leaf} = " in text or f"\n#{leaf} = " in text, setting.key
+        assert f"\n{leaf} = " in text or f"\n#{leaf} = " in text, setting.key

@@ -2,10 +2,11 @@
 
 import pytest
 
-from fsn.p2p.announcing import announced_addresses, tcp_port_of
-from fsn.p2p.transport.addresses import is_tcp_address
+from fsn.p2p.announcing import announced_addresses, quic_port_of, tcp_port_of
+from fsn.p2p.transport.addresses import is_peer_address
 
 ALL_IPV4, ALL_IPV6 = "/ip4/0.0.0.0/tcp/4001", "/ip6/::/tcp/4002"
+QUIC_IPV4 = "/ip4/0.0.0.0/udp/4003/quic-v1"
 
 
 @pytest.mark.parametrize(
@@ -24,7 +25,7 @@ ALL_IPV4, ALL_IPV6 = "/ip4/0.0.0.0/tcp/4001", "/ip6/::/tcp/4002"
 def test_every_interface_becomes_the_name_we_were_reached_under(host: str, told: str) -> None:
     """An address nobody can dial is replaced by the host that the asker used, with our port."""
     assert announced_addresses([ALL_IPV4], host) == (told,)
-    assert is_tcp_address(told)
+    assert is_peer_address(told)
 
 
 @pytest.mark.parametrize(
@@ -60,8 +61,19 @@ def test_each_interface_is_judged_by_itself() -> None:
     assert found == ("/dns/example.org/tcp/4001", "/ip4/192.0.2.1/tcp/9", "/dns/example.org/tcp/4002")
 
 
+def test_quic_is_announced_like_tcp() -> None:
+    """Every interface becomes the name, and the rest of the address stays."""
+    assert announced_addresses([ALL_IPV4, QUIC_IPV4], "example.org") == (
+        "/dns/example.org/tcp/4001",
+        "/dns/example.org/udp/4003/quic-v1",
+    )
+
+
 def test_the_port_is_that_of_the_first_tcp_address() -> None:
     """Transports without ports have none."""
     assert tcp_port_of(["/memory/p", "/dns4/a.org/tcp/5", ALL_IPV4]) == 5
     assert tcp_port_of(["/memory/p"]) is None
     assert tcp_port_of([]) is None
+    assert tcp_port_of([QUIC_IPV4, ALL_IPV4]) == 4001
+    assert quic_port_of([ALL_IPV4, QUIC_IPV4]) == 4003
+    assert quic_port_of([ALL_IPV4]) is None

@@ -24,7 +24,7 @@ from fsn.coord.database.migrate import migrate
 from fsn.coord.database.pool import PoolConfig, check_dsn, open_pool
 from fsn.coord.services import Services, ServicesConfig, load_secrets, open_services
 from fsn.core.ids import PeerId
-from fsn.p2p.announcing import announced_addresses, tcp_port_of
+from fsn.p2p.announcing import announced_addresses, quic_port_of, tcp_port_of
 from fsn.p2p.config import P2pConfig
 from fsn.p2p.transport.base import Transport
 from fsn.p2p.transport.libp2p import open_libp2p_transport
@@ -127,6 +127,11 @@ class Coordinator:
         return tcp_port_of(self._services.transport.addresses)
 
     @property
+    def quic_port(self) -> int | None:
+        """The UDP port that nodes connect to by QUIC; None without QUIC."""
+        return quic_port_of(self._services.transport.addresses)
+
+    @property
     def nodes_online(self) -> int:
         """How many storage nodes are there now."""
         return self._services.membership.counts["online"]
@@ -207,4 +212,4 @@ async def _open_doors(
 
 
 def _ports(coordinator: Coordinator) -> dict[str, int | None]:
-    return {"http": coordinator.http_port, "p2p_tcp": coordinator.p2p_port, "p2p_quic": None}
+    return {"http": coordinator.http_port, "p2p_tcp": coordinator.p2p_port, "p2p_quic": coordinator.quic_port}

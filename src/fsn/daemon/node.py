@@ -55,6 +55,11 @@ class Node:
         return self._services.p2p_port
 
     @property
+    def quic_port(self) -> int | None:
+        """The UDP port it takes peers on by QUIC; None without QUIC."""
+        return self._services.quic_port
+
+    @property
     def store(self) -> ChunkStore:
         """Its chunks."""
         return self._services.store
@@ -109,4 +114,4 @@ async def run_node(config: NodeConfig, *, announce: Callable[[Node], None] = lam
 
 
 def _ports(node: Node) -> dict[str, int | None]:
-    return {"admin": node.admin_port, "p2p_tcp": node.p2p_port, "p2p_quic": None}
+    return {"admin": node.admin_port, "p2p_tcp": node.p2p_port, "p2p_quic": node.quic_port}

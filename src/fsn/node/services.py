@@ -16,10 +16,10 @@ from fsn.node.config import IDENTITY_NAME, NodeConfig
 from fsn.node.handlers import ChunkHandlers
 from fsn.node.metrics import NodeMetrics
 from fsn.node.reporting import Reporting
+from fsn.p2p.announcing import quic_port_of, tcp_port_of
 from fsn.p2p.client import open_requester
 from fsn.p2p.config import P2pConfig
 from fsn.p2p.server import serve_requests
-from fsn.p2p.transport.addresses import parse_tcp_address
 from fsn.p2p.transport.base import Transport
 from fsn.p2p.wire.messages import Heartbeat
 from fsn.runtime.clock import Clock, system_clock
@@ -62,10 +62,12 @@ class NodeServices:
     @property
     def p2p_port(self) -> int | None:
         """The TCP port in force; None when the transport has none."""
-        for address in self.transport.addresses:
-            if "/tcp/" in address:
-                return parse_tcp_address(address).port
-        return None
+        return tcp_port_of(self.transport.addresses)
+
+    @property
+    def quic_port(self) -> int | None:
+        """The UDP port for QUIC in force; None without QUIC."""
+        return quic_port_of(self.transport.addresses)
 
 
 def open_store(config: NodeConfig, clock: Clock, metrics: NodeMetrics) -> AbstractAsyncContextManager[ChunkStore]:

@@ -5,9 +5,9 @@ import re
 from collections.abc import Sequence
 
 from fsn.core.errors import Invalid
-from fsn.p2p.transport.addresses import TcpAddress, parse_tcp_address
+from fsn.p2p.transport.addresses import QUIC, TCP, PeerAddress, parse_address
 
-__all__ = ["announced_addresses", "tcp_port_of"]
+__all__ = ["announced_addresses", "quic_port_of", "tcp_port_of"]
 
 _BRACKETED = re.compile(r"\[([0-9a-fA-F:.]+)\](?::[0-9]*)?")
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})")
@@ -20,22 +20,32 @@ def announced_addresses(listening: Sequence[str], host: str) -> tuple[str, ...]:
     """
     found = []
     for text in listening:
-        address = _tcp_address(text)
+        address = _address(text)
         if address is None or not _is_every_interface(address.host):
             found.append(text)
         elif kind_and_name := _told(host):
-            found.append(f"/{kind_and_name}/tcp/{address.port}")
+            found.append(f"/{kind_and_name}/" + text.removeprefix("/").split("/", 2)[2])
     return tuple(found)
 
 
 def tcp_port_of(listening: Sequence[str]) -> int | None:
     """The port of the first TCP address; None for transports that have no ports."""
-    return next((address.port for address in map(_tcp_address, listening) if address is not None), None)
+    return _port_of(listening, TCP)
 
 
-def _tcp_address(text: str) -> TcpAddress | None:
+def quic_port_of(listening: Sequence[str]) -> int | None:
+    """The UDP port of the first QUIC address; None without one."""
+    return _port_of(listening, QUIC)
+
+
+def _port_of(listening: Sequence[str], transport: str) -> int | None:
+    found = (address for address in map(_address, listening) if address is not None)
+    return next((address.port for address in found if address.transport == transport), None)
+
+
+def _address(text: str) -> PeerAddress | None:
     try:
-        return parse_tcp_address(text)
+        return parse_address(text)
     except Invalid:
         return None
 

@@ -5,7 +5,7 @@ import ipaddress
 import attrs
 
 from fsn.core.errors import ConfigError
-from fsn.p2p.transport.addresses import is_tcp_address
+from fsn.p2p.transport.addresses import is_peer_address
 
 __all__ = ["P2pConfig"]
 
@@ -18,14 +18,20 @@ class P2pConfig:
     """The IP address to listen on; 0.0.0.0 is every IPv4 interface, :: every interface."""
     tcp_port: int = 4001
     """The TCP port to listen on; 0 takes any free one."""
+    quic: bool = True
+    """Whether QUIC is spoken beside TCP, for networks where TCP does not get through. Needs UDP."""
     quic_port: int | None = None
-    """The UDP port for QUIC. Its place only: nothing but None is accepted yet."""
+    """The UDP port for QUIC; not given: the number of the TCP port when it is free for UDP, else any free one. 0 takes any free one."""
     announce: tuple[str, ...] = ()
-    """Multiaddresses told to others in place of those we listen on, e.g. `/dns4/example.org/tcp/4001`."""
+    """Multiaddresses told to others in place of those we listen on, e.g. `/dns4/a.org/tcp/4001` and `/dns4/a.org/udp/4001/quic-v1`."""
     max_peers: int = 1000
     """Peers wanted at most. Twice as many connections are accepted, for a peer may reconnect before its old one is given up."""
     dial_timeout_seconds: float = 10.0
     """Time for one address to answer, be secured and prove its peer id, before the next one is tried."""
+    quic_after_seconds: float = 2.5
+    """The head start that TCP has over QUIC in a dial; QUIC begins at once when all TCP addresses have refused."""
+    tcp_again_seconds: float = 180.0
+    """While a peer that we dialled is connected by QUIC only: how often TCP is tried again."""
 
     def __attrs_post_init__(self) -> None:
         mistakes = [mistake for mistake in self._mistakes() if mistake]
@@ -36,15 +42,15 @@ class P2pConfig:
         return [
             "" if _is_ip(self.listen_host) else f"listen_host must be an IP address; got {self.listen_host!r}",
             "" if 0 <= self.tcp_port <= 65535 else f"tcp_port must be 0..65535; got {self.tcp_port}",
-            "" if self.quic_port is None else f"quic_port: QUIC is not there yet, leave it out; got {self.quic_port}",
+            "" if 0 <= (self.quic_port or 0) <= 65535 else f"quic_port must be 0..65535; got {self.quic_port}",
             *(
-                f"announce must hold TCP multiaddresses; got {text!r}"
+                f"announce must hold TCP or QUIC multiaddresses; got {text!r}"
                 for text in self.announce
-                if not is_tcp_address(text)
+                if not is_peer_address(text)
             ),
             *(
                 f"{name} must be above 0; got {getattr(self, name)}"
-                for name in ("max_peers", "dial_timeout_seconds")
+                for name in ("max_peers", "dial_timeout_seconds", "quic_after_seconds", "tcp_again_seconds")
                 if getattr(self, name) <= 0
             ),
         ]

@@ -14,7 +14,7 @@ import trio
 from fsn.core.errors import Invalid, Unreachable
 from fsn.core.ids import PeerId
 from fsn.p2p.config import P2pConfig
-from fsn.p2p.transport.addresses import TcpAddress, format_tcp_address, parse_tcp_address
+from fsn.p2p.transport.addresses import PeerAddress, format_tcp_address, parse_tcp_address
 from fsn.p2p.transport.base import Stream, StreamHandler, Transport
 from fsn.p2p.transport.multistream import select
 from fsn.p2p.transport.serving import run_handler
@@ -159,7 +159,7 @@ class Libp2pTransport(Transport):
         if scope.cancelled_caught:
             raise Unreachable(f"no answer within {self._config.dial_timeout_seconds:g} s")
 
-    def _checked(self, peer: PeerId, address: str) -> "tuple[TcpAddress, ID]":
+    def _checked(self, peer: PeerId, address: str) -> "tuple[PeerAddress, ID]":
         if peer == self._peer:
             raise Unreachable("that is our own peer id")
         try:
@@ -171,7 +171,7 @@ class Libp2pTransport(Transport):
             raise Unreachable(f"the address is one of {target.peer}")
         return target, peer_id
 
-    async def _dial_tcp(self, peer_id: "ID", target: TcpAddress) -> None:
+    async def _dial_tcp(self, peer_id: "ID", target: PeerAddress) -> None:
         try:
             stream = await trio.open_tcp_stream(target.host, target.port)
         except OSError as error:

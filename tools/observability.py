@@ -29,6 +29,7 @@ MEANINGS = {
     "chunk_store_recovered": "What the last start had to put right, in numbers.",
     "chunk_store_works_again": "The end of `chunk_store_failing`.",
     "chunk_stored": "A replica is durable here.",
+    "chunk_sums_corrected": "At the start, the sums that coordinators compare were not those of the chunks; they were computed anew.",
     "chunks_deleted": "A coordinator asked for deletions; an error when some failed.",
     "chunks_without_row": "Chunks lie here that the index does not know; they are taken into it, which takes a while if they are many.",
     "connection_lost": "A libp2p connection broke.",

@@ -19,7 +19,7 @@ from fsn.node.chunkstore.files import Files
 from fsn.node.chunkstore.layout import Layout
 from fsn.runtime.groups import sole_error
 from tests.faults.disk import KNOWN_CALLS, Disk, Fate, PaperFiles, Record, calls_of
-from tests.node.store_contract import content, replica
+from tests.node.store_contract import content, recomputed, replica
 
 CAPACITY_BYTES = 10**9
 CHUNKS = 8
@@ -141,6 +141,8 @@ async def check_store(store: DiskStore, said: Mapping[int, int | None]) -> None:
     listed = await store.list()
     assert store.totals().count == len(listed)
     assert store.totals().size_bytes == sum(row.size_bytes for row in listed)
+    assert not store.recovery.sums_corrected
+    assert await store.sums(range(256)) == await recomputed(store, 0)
     here = {}
     for row in listed:
         data, size_bytes = await store.retrieve(row.replica)

@@ -8,9 +8,14 @@ import trio
 from fsn.core.errors import Conflict, DiskFull, Invalid, NotFound, TooLarge
 from fsn.core.ids import ReplicaId
 from fsn.core.merkle import merkle_root
+from fsn.core.reconciliation import HeldReplica, PrefixSum, replica_digest, sum_up
 from fsn.node.chunkstore.base import MAX_CHUNK_BYTES, ChunkStore, Totals
 
 CAPACITY_BYTES = 1_000_000
+SPREAD = tuple(
+    ReplicaId(UUID(int=start << 112 | number)) for number, start in enumerate((0, 0, 1, 0x0100, 0x01FF, 0xFFFF))
+)
+"""Ids at the borders of prefixes, in order."""
 
 
 def replica(number: int) -> ReplicaId:
@@ -161,3 +166,50 @@ class ChunkStoreContract:
             for _ in range(10):
                 nursery.start_soon(put, store, 7)
         assert store.totals() == Totals(1, 1000)
+
+    async def test_sums_follow_stores_and_deletions(self, store: ChunkStore) -> None:
+        """By the first byte and by the first two, sums are those of the chunks that are there, and of no others."""
+        assert await store.sums() == await store.sums(range(256)) == {}
+        await put_spread(store)
+        assert await store.sums() == await recomputed(store, 8)
+        assert await store.sums(range(256)) == await recomputed(store, 0)
+        assert sorted(await store.sums([1])) == [0x0100, 0x01FF]
+        await put_spread(store)
+        assert [(prefix, one.count) for prefix, one in sorted((await store.sums()).items())] == [
+            (0, 3),
+            (1, 2),
+            (255, 1),
+        ]
+        await store.delete([SPREAD[0], SPREAD[3], SPREAD[5], replica(77)])
+        await store.delete([SPREAD[3]])
+        assert await store.sums() == await recomputed(store, 8)
+        assert sorted(await store.sums(range(256))) == [0, 1, 0x01FF]
+        await store.delete(SPREAD)
+        assert await store.sums() == {}
+
+    async def test_lists_within_prefixes_page_in_order(self, store: ChunkStore) -> None:
+        """A list of some prefixes names their chunks only, in order, and goes on after the last id of the page before."""
+        await put_spread(store)
+        wanted = [0xFFFF, 0, 0x0100, 0x0100, 7]
+        first = await store.list_within(wanted, limit=1)
+        second = await store.list_within(wanted, first[-1].replica, 2)
+        rest = await store.list_within(wanted, second[-1].replica, 2)
+        assert [chunk.replica for chunk in [*first, *second, *rest]] == [SPREAD[place] for place in (0, 1, 3, 5)]
+        assert await store.list_within(wanted, SPREAD[5]) == await store.list_within([]) == []
+
+
+async def put_spread(store: ChunkStore) -> None:
+    """Store the chunks of `SPREAD`, with sizes and bytes of their own."""
+    for number, each in enumerate(SPREAD):
+        data = content(number, 100 + 4 * number)
+        await store.store(each, merkle_root(data), data)
+
+
+async def recomputed(store: ChunkStore, shift: int) -> dict[int, PrefixSum]:
+    """What the sums must be, from the list."""
+    found: dict[int, list[HeldReplica]] = {}
+    for chunk in await store.list(limit=10_000):
+        prefix = int.from_bytes(chunk.replica.bytes[:2], "big") >> shift
+        held = HeldReplica(chunk.replica, replica_digest(chunk.replica, chunk.root, chunk.size_bytes), chunk.size_bytes)
+        found.setdefault(prefix, []).append(held)
+    return {prefix: sum_up(held) for prefix, held in found.items()}

@@ -10,7 +10,7 @@ import trio
 
 from fsn.core.errors import NotFound, StorageError, Unavailable
 from fsn.core.merkle import merkle_root
-from fsn.node.chunkstore.base import StoredChunk
+from fsn.node.chunkstore.base import StoredChunk, Totals
 from fsn.node.chunkstore.batch import BatchWriter, NewChunk
 from fsn.node.chunkstore.disk import DiskStore, open_disk_store
 from fsn.node.chunkstore.files import Files
@@ -19,7 +19,7 @@ from fsn.node.chunkstore.layout import Layout
 from fsn.node.chunkstore.recovery import RecoveryReport
 from fsn.runtime.clock import system_clock
 from tests.node.broken_files import PowerCut, PowerCutFiles
-from tests.node.store_contract import content, put, replica
+from tests.node.store_contract import content, put, recomputed, replica
 
 CAPACITY_BYTES = 10**9
 
@@ -244,3 +244,28 @@ async def test_recovery_of_many_chunks_opens_no_file(tmp_path: Path) -> None:
         assert store.recovery == RecoveryReport()
         assert store.totals().count == 3000
     assert trio.current_time() - began < 5
+
+
+async def test_wrong_sums_are_computed_anew(tmp_path: Path) -> None:
+    """Sums that are not those of the chunks are noticed and corrected at the next start."""
+    await filled(tmp_path, 3)
+    for change in ("UPDATE prefixes SET word_3 = word_3 + 1", "DELETE FROM prefixes", "UPDATE prefixes SET count = 0"):
+        with contextlib.closing(sqlite3.connect(tmp_path / INDEX_NAME)) as database:
+            database.execute(change)
+            database.commit()
+        assert await reopened(tmp_path) == RecoveryReport(sums_corrected=True)
+        async with open_disk_store(tmp_path, capacity_bytes=CAPACITY_BYTES) as store:
+            assert store.totals() == Totals(3, 3000)
+            assert await store.sums() == await recomputed(store, 8)
+
+
+async def test_an_index_without_sums_gets_them(tmp_path: Path) -> None:
+    """An index of the first schema is brought up to date, with the sums of what it lists."""
+    await filled(tmp_path, 3)
+    with contextlib.closing(sqlite3.connect(tmp_path / INDEX_NAME)) as database:
+        database.execute("DROP TABLE prefixes")
+        database.execute("PRAGMA user_version = 1")
+    assert await reopened(tmp_path) == RecoveryReport()
+    async with open_disk_store(tmp_path, capacity_bytes=CAPACITY_BYTES) as store:
+        assert await store.sums(range(256)) == await recomputed(store, 0)
+        assert store.totals() == Totals(3, 3000)

@@ -9,6 +9,7 @@ import attrs
 from fsn.core.errors import Invalid, TooLarge
 from fsn.core.ids import ReplicaId
 from fsn.core.merkle import merkle_root
+from fsn.core.reconciliation import PrefixSum
 
 __all__ = ["MAX_CHUNK_BYTES", "ChunkStore", "RecoveryReport", "StoredChunk", "Totals", "check_chunk", "cut"]
 
@@ -43,6 +44,8 @@ class RecoveryReport:
     lost: int = 0
     foreign: int = 0
     lost_total: int = 0
+    sums_corrected: bool = False
+    """The sums that coordinators compare were not those of the chunks (a bug, or a changed index): they were computed anew."""
     index_rebuilt: bool = False
     """The index was damaged, and made anew from the chunks: what it knew of losses is not known any more."""
 
@@ -76,6 +79,19 @@ class ChunkStore(ABC):
     @abstractmethod
     async def list(self, after: ReplicaId | None = None, limit: int = 100) -> Sequence[StoredChunk]:
         """Up to `limit` chunks with ids above `after`, in the order of their ids."""
+
+    @abstractmethod
+    async def sums(self, within: Sequence[int] | None = None) -> Mapping[int, PrefixSum]:
+        """Sums of what is stored, by the first byte of the id; or, `within` these first bytes, by its first two (0..65535).
+
+        Empty ones are left out. What is stored or deleted meanwhile counts or not, each chunk as a whole.
+        """
+
+    @abstractmethod
+    async def list_within(
+        self, prefixes: Sequence[int], after: ReplicaId | None = None, limit: int = 100
+    ) -> Sequence[StoredChunk]:
+        """As `list`, of the chunks whose ids begin with one of these two bytes (0..65535)."""
 
     @abstractmethod
     def totals(self) -> Totals:

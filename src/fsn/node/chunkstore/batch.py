@@ -182,7 +182,11 @@ class BatchWriter:
 
     def _record(self, fresh: list[_Fresh], outcomes: _Outcomes) -> None:
         now = int(self.clock().timestamp())
-        rows = [StoredChunk(item.chunk.replica, item.chunk.root, len(item.chunk.data), now) for item in fresh]
+        rows = [
+            StoredChunk(item.chunk.replica, item.chunk.root, len(item.chunk.data), now)
+            for item in fresh
+            if outcomes[item.chunk.replica] is Stored.NEW  # of the others the row is there, with the same root
+        ]
         try:
             if rows:
                 self.index.add(rows)

@@ -10,6 +10,7 @@ import trio
 
 from fsn.core.errors import Corrupt, DiskFull, NotFound
 from fsn.core.ids import ReplicaId
+from fsn.core.reconciliation import PrefixSum
 from fsn.node.chunkstore.base import ChunkStore, RecoveryReport, StoredChunk, Totals, check_chunk, cut
 from fsn.node.chunkstore.batch import BatchWriter, NewChunk
 from fsn.node.chunkstore.committing import GroupCommit
@@ -66,6 +67,16 @@ class DiskStore(ChunkStore):
     async def list(self, after: ReplicaId | None = None, limit: int = 100) -> Sequence[StoredChunk]:
         """See `ChunkStore.list`."""
         return await run_in_thread(self._index.page, after, limit)
+
+    async def sums(self, within: Sequence[int] | None = None) -> Mapping[int, PrefixSum]:
+        """See `ChunkStore.sums`."""
+        return await run_in_thread(self._index.sums, within)
+
+    async def list_within(
+        self, prefixes: Sequence[int], after: ReplicaId | None = None, limit: int = 100
+    ) -> Sequence[StoredChunk]:
+        """See `ChunkStore.list_within`."""
+        return await run_in_thread(self._index.page_within, prefixes, after, limit)
 
     def totals(self) -> Totals:
         """See `ChunkStore.totals`."""

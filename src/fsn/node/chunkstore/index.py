@@ -11,10 +11,20 @@ import structlog
 
 from fsn.core.errors import Corrupt, NotFound, StorageError
 from fsn.core.ids import ReplicaId
+from fsn.core.reconciliation import PrefixSum
 from fsn.node.chunkstore.base import StoredChunk, Totals
 from fsn.node.chunkstore.files import disk_errors
 from fsn.node.chunkstore.layout import Layout
-from fsn.node.chunkstore.schema import check, connect, connect_read_only, index_errors, migrate, transaction
+from fsn.node.chunkstore.schema import (
+    check,
+    connect,
+    connect_read_only,
+    fill_prefixes,
+    index_errors,
+    migrate,
+    transaction,
+)
+from fsn.node.chunkstore.sums import ADD_TO_PREFIX, SUMS_WITHIN, SUMS_WITHOUT_WORDS, as_sums, changes
 
 __all__ = ["INDEX_NAME", "Index", "IndexReader", "open_index"]
 
@@ -26,7 +36,7 @@ INDEX_NAME: Final = "index.sqlite3"
 _DAMAGED: Final = ".damaged"
 _COLUMNS: Final = "replica_id, root, size_bytes, stored_at"
 _SELECT: Final = f"SELECT {_COLUMNS} FROM chunks"  # noqa: S608 - a constant
-_INSERT: Final = f"INSERT OR REPLACE INTO chunks ({_COLUMNS}) VALUES (?, ?, ?, ?)"  # noqa: S608 - a constant
+_INSERT: Final = f"INSERT INTO chunks ({_COLUMNS}) VALUES (?, ?, ?, ?)"  # noqa: S608 - a constant
 _SCAN_PAGE: Final = 10_000
 
 
@@ -91,8 +101,26 @@ class IndexReader:
             after = found[-1].replica
 
     def totals(self) -> Totals:
-        """Count and bytes of all rows; reads the whole table."""
-        return Totals(*self._read("SELECT count(*), coalesce(sum(size_bytes), 0) FROM chunks")[0])
+        """Count and bytes of all rows, from the sums."""
+        return Totals(*self._read(SUMS_WITHOUT_WORDS)[0])
+
+    def sums(self, within: Sequence[int] | None) -> dict[int, PrefixSum]:
+        """Sums by the first byte of the id; within these first bytes, by its first two. Empty ones are left out."""
+        if within is None:
+            return as_sums(self._read(SUMS_WITHIN, 8, 0, 0xFFFF))
+        rows = (row for byte in within for row in self._read(SUMS_WITHIN, 0, byte << 8, byte << 8 | 0xFF))
+        return as_sums(rows)
+
+    def page_within(self, prefixes: Sequence[int], after: ReplicaId | None, limit: int) -> list[StoredChunk]:
+        """Up to `limit` rows with ids above `after` that begin with one of these two bytes, in order."""
+        found: list[StoredChunk] = []
+        start = after.bytes if after is not None else b""
+        query = f"{_SELECT} WHERE replica_id > ? AND replica_id >= ? AND replica_id <= ? ORDER BY replica_id LIMIT ?"
+        for prefix in sorted(set(prefixes)):
+            first, last = (prefix.to_bytes(2, "big") + rest * 14 for rest in (b"\x00", b"\xff"))
+            if last > start and len(found) < limit:
+                found.extend(map(_chunk, self._read(query, start, first, last, limit - len(found))))
+        return found
 
     def setting(self, key: str) -> str | None:
         """A value of the `config` table, or None."""
@@ -125,17 +153,30 @@ class Index(IndexReader):
         self._writer.close()
 
     def add(self, chunks: Iterable[StoredChunk]) -> None:
-        """Insert rows; one with the same id is replaced."""
+        """Insert rows, and add them to the sums. Raises `StorageError` when one of the ids is there."""
+        chunks = list(chunks)
         rows = [(chunk.replica.bytes, chunk.root, chunk.size_bytes, chunk.stored_at) for chunk in chunks]
         with index_errors(), transaction(self._writer):
             self._writer.executemany(_INSERT, rows)
+            self._writer.executemany(ADD_TO_PREFIX, changes(chunks))
 
     def remove(self, replicas: Iterable[ReplicaId]) -> Totals:
-        """Delete rows; returns what they held together. Absent ids are passed over."""
-        query = "DELETE FROM chunks WHERE replica_id = ? RETURNING size_bytes"
+        """Delete rows, and take them off the sums; returns what they held together. Absent ids are passed over."""
         with index_errors(), transaction(self._writer):
-            sizes = [row[0] for replica in replicas for row in self._writer.execute(query, (replica.bytes,)).fetchall()]
-        return Totals(len(sizes), sum(sizes))
+            gone = self._take_out(replicas)
+        return Totals(len(gone), sum(chunk.size_bytes for chunk in gone))
+
+    def correct_sums(self) -> None:
+        """Compute the sums of all rows anew."""
+        with index_errors(), transaction(self._writer):
+            fill_prefixes(self._writer)
+
+    def _take_out(self, replicas: Iterable[ReplicaId]) -> list[StoredChunk]:
+        query = f"DELETE FROM chunks WHERE replica_id = ? RETURNING {_COLUMNS}"  # noqa: S608 - a constant
+        found = (self._writer.execute(query, (replica.bytes,)).fetchall() for replica in replicas)
+        gone = [_chunk(row) for rows in found for row in rows]
+        self._writer.executemany(ADD_TO_PREFIX, changes((), gone))
+        return gone
 
     def find_many(self, replicas: Sequence[ReplicaId]) -> Mapping[ReplicaId, StoredChunk]:
         """The rows there are for these ids; for the writing thread."""

@@ -6,8 +6,10 @@ import trio
 
 from fsn.core.errors import Conflict, NotFound
 from fsn.core.ids import ReplicaId
+from fsn.core.reconciliation import PrefixSum, digest_words, replica_digest
 from fsn.node.chunkstore.base import ChunkStore, StoredChunk, Totals, check_chunk, cut
 from fsn.node.chunkstore.quota import Quota
+from fsn.node.chunkstore.sums import prefix_of
 from fsn.runtime.clock import Clock, system_clock
 
 __all__ = ["MemoryStore"]
@@ -54,6 +56,29 @@ class MemoryStore(ChunkStore):
         await trio.lowlevel.checkpoint()
         ids = sorted(replica for replica in self._chunks if after is None or replica > after)
         return [self._chunks[replica][0] for replica in ids[:limit]]
+
+    async def sums(self, within: Sequence[int] | None = None) -> Mapping[int, PrefixSum]:
+        """See `ChunkStore.sums`."""
+        await trio.lowlevel.checkpoint()
+        found: dict[int, PrefixSum] = {}
+        for replica, (chunk, _) in self._chunks.items():
+            first, both = replica.bytes[0], prefix_of(replica.bytes)
+            if within is None or first in within:
+                one = PrefixSum(
+                    1, chunk.size_bytes, *digest_words(replica_digest(replica, chunk.root, chunk.size_bytes))
+                )
+                prefix = first if within is None else both
+                found[prefix] = found.get(prefix, PrefixSum()).plus(one)
+        return found
+
+    async def list_within(
+        self, prefixes: Sequence[int], after: ReplicaId | None = None, limit: int = 100
+    ) -> Sequence[StoredChunk]:
+        """See `ChunkStore.list_within`."""
+        wanted = set(prefixes)
+        return [
+            chunk for chunk in await self.list(after, len(self._chunks)) if prefix_of(chunk.replica.bytes) in wanted
+        ][:limit]
 
     def totals(self) -> Totals:
         """See `ChunkStore.totals`."""

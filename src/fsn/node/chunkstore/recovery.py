@@ -22,6 +22,7 @@ from fsn.node.chunkstore.base import MAX_CHUNK_BYTES, RecoveryReport, StoredChun
 from fsn.node.chunkstore.files import Files, attempt_each, disk_errors, read_errors, translated
 from fsn.node.chunkstore.index import Index
 from fsn.node.chunkstore.layout import Layout
+from fsn.node.chunkstore.sums import Tally
 from fsn.runtime.clock import Clock
 
 __all__ = ["Recovery", "RecoveryReport", "recover"]
@@ -48,6 +49,8 @@ class _Found:
     strays: list[ReplicaId] = attrs.field(factory=list)
     lost: list[StoredChunk] = attrs.field(factory=list)
     foreign: list[str] = attrs.field(factory=list)
+    tally: Tally = attrs.field(factory=Tally)
+    """Of all rows of the index."""
 
 
 @attrs.frozen
@@ -66,10 +69,13 @@ class Recovery:
             self.layout.make(self.files)
             temps, folders = self._remove_temps()
         found = self._compare()
+        if is_off := found.tally.sums() != self.index.sums(range(256)):
+            log.error("chunk_sums_corrected")
+            self.index.correct_sums()
         found.foreign.extend(folders)
         lost_total = self._drop_lost(found.lost)
         adopted = self._adopt(found)
-        report = RecoveryReport(temps, adopted, len(found.lost), len(found.foreign), lost_total)
+        report = RecoveryReport(temps, adopted, len(found.lost), len(found.foreign), lost_total, is_off)
         self._report(report, found)
         return report
 
@@ -92,7 +98,7 @@ class Recovery:
     def _compare(self) -> _Found:
         """One walk over the disk against one scan of the index, both in order of id."""
         found = _Found()
-        rows = self.index.scan()
+        rows = _tallied(self.index.scan(), found.tally)
         row = next(rows, None)
         with read_errors(self.layout.chunks):
             for name, size_bytes, replica in self.layout.walk(self.files):
@@ -165,6 +171,12 @@ class Recovery:
             log.warning("foreign_file", file=name)
         if report != RecoveryReport(lost_total=report.lost_total):
             log.warning("chunk_store_recovered", **attrs.asdict(report))
+
+
+def _tallied(rows: Iterable[StoredChunk], tally: Tally) -> Iterator[StoredChunk]:
+    for row in rows:
+        tally.add(row)
+        yield row
 
 
 def _rest(row: StoredChunk | None, rows: Iterator[StoredChunk]) -> Iterator[StoredChunk]:

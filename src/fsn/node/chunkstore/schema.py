@@ -2,13 +2,42 @@
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
+from uuid import UUID
 
 from fsn.core.errors import Corrupt, DiskFull, StorageError, Unavailable
+from fsn.core.ids import ReplicaId
+from fsn.node.chunkstore.base import StoredChunk
+from fsn.node.chunkstore.sums import ADD_TO_PREFIX, changes
 
-__all__ = ["MIGRATIONS", "check", "connect", "connect_read_only", "index_errors", "migrate", "transaction"]
+__all__ = [
+    "MIGRATIONS",
+    "check",
+    "connect",
+    "connect_read_only",
+    "fill_prefixes",
+    "index_errors",
+    "migrate",
+    "transaction",
+]
+
+_SCAN_PAGE: Final = 10_000
+
+
+def fill_prefixes(connection: sqlite3.Connection) -> None:
+    """Compute the sums of all chunks anew, in the caller's transaction: about 2 s for a million."""
+    connection.execute("DELETE FROM prefixes")
+    query = (
+        "SELECT replica_id, root, size_bytes, stored_at FROM chunks WHERE replica_id > ? ORDER BY replica_id LIMIT ?"
+    )
+    last = b""
+    while rows := connection.execute(query, (last, _SCAN_PAGE)).fetchall():
+        chunks = (StoredChunk(ReplicaId(UUID(bytes=row[0])), *row[1:]) for row in rows)
+        connection.executemany(ADD_TO_PREFIX, changes(chunks))
+        last = rows[-1][0]
+
 
 MIGRATIONS: Final = (
     """
@@ -24,8 +53,22 @@ MIGRATIONS: Final = (
         stored_at  INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE prefixes (
+        prefix     INTEGER PRIMARY KEY CHECK (prefix BETWEEN 0 AND 65535),
+        count      INTEGER NOT NULL,
+        size_bytes INTEGER NOT NULL,
+        word_0     INTEGER NOT NULL,
+        word_1     INTEGER NOT NULL,
+        word_2     INTEGER NOT NULL,
+        word_3     INTEGER NOT NULL
+    ) STRICT;
+    """,
 )
 """Numbered from 1, applied in order, each in a transaction of its own; `PRAGMA user_version` is the number of the last one."""
+
+_AFTERWARDS: Final[dict[int, Callable[[sqlite3.Connection], None]]] = {2: fill_prefixes}
+"""What SQL alone cannot do, in the same transaction."""
 
 _BUSY_SECONDS: Final = 5.0
 """How long a statement waits for a lock that another process holds (`fsn node chunks list` on a node that does not run)."""
@@ -60,6 +103,8 @@ def migrate(connection: sqlite3.Connection) -> None:
         with transaction(connection):
             for statement in script.split(";"):
                 connection.execute(statement)
+            if number in _AFTERWARDS:
+                _AFTERWARDS[number](connection)
             connection.execute(f"PRAGMA user_version = {number}")
 
 

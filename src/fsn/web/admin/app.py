@@ -53,6 +53,7 @@ class RecoveryStatus(msgspec.Struct, frozen=True):
     lost: int
     foreign: int
     lost_total: int
+    sums_corrected: bool
     index_rebuilt: bool
 
 

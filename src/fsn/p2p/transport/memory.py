@@ -1,32 +1,33 @@
-"""A network of transports inside one process, for tests and simulations: no sockets, no waiting, connections cut at will."""
+"""A network of transports inside one process, for tests and simulations: no sockets, and every kind of bad weather at will."""
 
-from collections import deque
-from collections.abc import AsyncIterator, Sequence
+import contextvars
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from random import Random
 
-import attrs
 import trio
 
 from fsn.core.errors import ConfigError, ProtocolViolation, Unreachable
 from fsn.core.ids import PeerId
 from fsn.p2p.transport.base import Stream, StreamHandler, Transport
+from fsn.p2p.transport.memory_connection import Connection
+from fsn.p2p.transport.memory_links import DIAL_SECONDS, Nat, Place, Weather
+from fsn.p2p.transport.memory_streams import MemoryStream
 from fsn.p2p.transport.serving import run_handler
 from fsn.runtime.groups import sole_error
 
-__all__ = ["MemoryNetwork"]
-
-_PIPE_BYTES: Final = 256 * 1024
-"""What a sender may be ahead of its receiver."""
-_RECEIVE_BYTES: Final = 256 * 1024
+__all__ = ["MemoryNetwork", "MemoryTransport", "Nat", "Place"]
 
 
 class MemoryNetwork:
-    """Transports that find each other by the address `/memory/<peer id>`; any other address leads nowhere."""
+    """Transports that find each other by the address `/memory/<peer id>`, or `/ip4/<address>/memory/<peer id>` with a `Place` that has
+    one; any other address leads nowhere. Without places and partitions nothing takes time. `rng` decides what is left to chance."""
 
-    def __init__(self) -> None:
+    def __init__(self, rng: Random | None = None) -> None:
         self._transports: dict[PeerId, MemoryTransport] = {}
-        self._connections: set[_Connection] = set()
+        self._connections: dict[Connection, None] = {}
+        self._weather = Weather(rng or Random(0))  # noqa: S311 - weather, not a secret
+        self._weather_changed = trio.Event()
 
     @asynccontextmanager
     async def open_transport(self, peer: PeerId) -> AsyncIterator[Transport]:
@@ -43,49 +44,121 @@ class MemoryNetwork:
                         self.kill(peer)
                     nursery.cancel_scope.cancel()
 
+    # --- what can be done to it
+
+    def place(self, peer: PeerId) -> Place:
+        """Where that peer stands; call `weather` after changing `is_dark` or `is_paused`."""
+        return self._weather.place(peer)
+
     def cut(self, a: PeerId, b: PeerId) -> None:
-        """Break the connection between two peers, as a cable does; they may connect again. Harmless when there is none."""
+        """Break the connection between two peers, as a reset does; they may connect again. Harmless when there is none."""
         for connection in self.connections(a, b):
             connection.break_off()
 
     def kill(self, peer: PeerId) -> None:
         """Break all connections of a peer and let nobody reach it, as if its process were gone. Again is harmless."""
-        self._transports.pop(peer, None)
-        for connection in [connection for connection in self._connections if peer in connection.ends]:
-            connection.break_off()
+        transport = self._transports.pop(peer, None)
+        for connection in [each for each in self._connections if peer in each.peers]:
+            if transport is None or transport in connection.ends:
+                connection.break_off()
 
-    def connections(self, a: PeerId, b: PeerId) -> "list[_Connection]":
-        """Live connections between two peers: one or none."""
-        return [connection for connection in self._connections if connection.ends == {a, b}]
+    def power_off(self, peer: PeerId) -> None:
+        """The machine is gone without a word: others notice after `NOTICE_SECONDS`. The same peer may join again."""
+        gone = self._transports.pop(peer, None)
+        for connection in [each for each in self._connections if gone in each.ends]:
+            connection.is_orphan = True
+        self.weather()
 
-    def connect(self, dialler: PeerId, peer: PeerId, addresses: Sequence[str]) -> None:
-        """Join two peers. Raises `Unreachable` when no address is one of that peer, or either is gone."""
-        if self.connections(dialler, peer):
-            return
-        if f"/memory/{peer}" not in addresses or not {dialler, peer} <= self._transports.keys() or dialler == peer:
+    def readdress(self, peer: PeerId, address: str) -> None:
+        """It is somewhere else from now on: its connections are dead, which both ends notice after `NOTICE_SECONDS`."""
+        self.place(peer).address = address
+        for connection in [each for each in self._connections if peer in each.peers]:
+            connection.is_orphan = True
+        self.weather()
+
+    def silence(self, a: PeerId, b: PeerId) -> None:
+        """From now on nothing gets through between the two, and nobody is told; until `mend`."""
+        self._weather.silenced.append({a, b})
+        self.weather()
+
+    def partition(self, *sides: Iterable[PeerId]) -> None:
+        """Nothing gets through between peers of different sides; who is named nowhere is on the first side. Replaces an earlier one."""
+        self._weather.sides = {peer: number for number, side in enumerate(sides) for peer in side}
+        self.weather()
+
+    def mend(self) -> None:
+        """No partition, no silence any more. Connections that nobody has given up live on."""
+        self._weather.sides.clear()
+        self._weather.silenced.clear()
+        self.weather()
+
+    def weather(self) -> None:
+        """Look at all connections again: hold those over a way that is silent now, let the others go."""
+        for connection in list(self._connections):
+            connection.look()
+        self._weather_changed.set()
+        self._weather_changed = trio.Event()
+
+    # --- what transports ask of it
+
+    def connections(self, a: PeerId, b: PeerId) -> list[Connection]:
+        """Connections between two peers that nobody has given up: one or none."""
+        return [connection for connection in self._connections if connection.peers == {a, b}]
+
+    async def connect(self, dialler: "MemoryTransport", peer: PeerId, addresses: Sequence[str]) -> None:
+        """Join two peers. Raises `Unreachable` when no address is one of that peer, or either is gone; a dial into the void lasts."""
+        for connection in self.connections(dialler.peer, peer):
+            if dialler in connection.ends:
+                return
+            connection.break_off()  # of a life before this one: its peer knows it as dead
+        self._check_dial(dialler, peer, addresses)
+        with trio.move_on_after(DIAL_SECONDS) as scope:
+            await self._wait_way(dialler.peer, peer)
+            await self._wait_turns(dialler.peer, peer, 3)  # TCP, then the secured channel
+        if scope.cancelled_caught:
+            raise Unreachable(f"{peer} did not answer within {DIAL_SECONDS:g} s; tried {list(addresses)}")
+        self._check_dial(dialler, peer, addresses)
+        if not self.connections(dialler.peer, peer):
+            self._connections[Connection(self._weather, self._forget, (dialler, self._transports[peer]))] = None
+
+    def _check_dial(self, dialler: "MemoryTransport", peer: PeerId, addresses: Sequence[str]) -> None:
+        is_here = self._transports.get(dialler.peer) is dialler and peer in self._transports and dialler.peer != peer
+        if not is_here or not set(addresses) & set(self.addresses(peer)):
             raise Unreachable(f"no address of {peer} answers as that peer; tried {list(addresses)}")
-        connection = _Connection(ends=frozenset({dialler, peer}), live=self._connections)
-        self._connections.add(connection)
+
+    async def _wait_way(self, dialler: PeerId, peer: PeerId) -> None:
+        """Wait until a dial gets through; for ever behind a NAT that lets nobody in."""
+        while self._weather.is_silent(dialler, peer) or not self.lets_in(peer):
+            await self._weather_changed.wait()
+
+    async def _wait_turns(self, a: PeerId, b: PeerId, turns: int) -> None:
+        """As long as so many questions and answers take."""
+        if seconds := 2 * turns * (self.place(a).latency_seconds + self.place(b).latency_seconds):
+            await trio.sleep(seconds)
+
+    async def wait_stream(self, connection: Connection) -> None:
+        """As long as opening a stream takes: one question, one answer."""
+        while connection.is_held:
+            await connection.wait_news()
+        a, b = connection.ends
+        await self._wait_turns(a.peer, b.peer, 1)
+
+    def lets_in(self, peer: PeerId) -> bool:
+        """Whether a stranger may dial it now."""
+        nat = self.place(peer).nat
+        return nat is Nat.OPEN or (nat is Nat.FULL_CONE and any(peer in each.peers for each in self._connections))
+
+    def addresses(self, peer: PeerId) -> tuple[str, ...]:
+        """Where that peer is found now."""
+        address = self.place(peer).address
+        return (f"/memory/{peer}",) if address == "127.0.0.1" else (f"/ip4/{address}/memory/{peer}",)
 
     def transport(self, peer: PeerId) -> "MemoryTransport":
         """That peer's transport, which must be there."""
         return self._transports[peer]
 
-
-@attrs.define(eq=False)
-class _Connection:
-    """A live connection: who is joined, and its streams."""
-
-    ends: frozenset[PeerId]
-    live: "set[_Connection]"
-    pipes: "set[_Pipe]" = attrs.field(factory=set)
-    broken: trio.Event = attrs.field(factory=trio.Event)
-
-    def break_off(self) -> None:
-        self.live.discard(self)
-        self.broken.set()
-        for pipe in list(self.pipes):
-            pipe.break_off(unless_ended=True)
+    def _forget(self, connection: Connection) -> None:
+        self._connections.pop(connection, None)
 
 
 class MemoryTransport(Transport):
@@ -95,6 +168,7 @@ class MemoryTransport(Transport):
         self._network = network
         self._peer = peer
         self._nursery = nursery
+        self._context = contextvars.copy_context()
         self._handlers: dict[str, StreamHandler] = {}
 
     @property
@@ -103,193 +177,59 @@ class MemoryTransport(Transport):
 
     @property
     def addresses(self) -> Sequence[str]:
-        return (f"/memory/{self._peer}",)
+        return self._network.addresses(self._peer)
 
     def serve(self, protocol: str, handler: StreamHandler) -> None:
         self._handlers[protocol] = handler
 
     async def connect(self, peer: PeerId, addresses: Sequence[str]) -> None:
         await trio.lowlevel.checkpoint()
-        self._network.connect(self._peer, peer, addresses)
+        await self._network.connect(self, peer, addresses)
 
     async def open_stream(self, peer: PeerId, protocol: str) -> Stream:
         await trio.lowlevel.checkpoint()
-        for connection in self._network.connections(self._peer, peer):
-            return self._network.transport(peer).accept(self._peer, protocol, connection)
+        for connection in self._connections(peer):
+            await self._network.wait_stream(connection)
+            if connection.broken.is_set():
+                break
+            [other] = [end for end in connection.ends if end is not self]
+            assert isinstance(other, MemoryTransport)
+            return other.accept(self._peer, protocol, connection)
         raise Unreachable(f"there is no connection to {peer}")
 
-    def accept(self, dialler: PeerId, protocol: str, connection: _Connection) -> Stream:
+    def accept(self, dialler: PeerId, protocol: str, connection: Connection) -> Stream:
         """Hand one end of a new stream to the handler, and return the other. Raises `ProtocolViolation` without a handler."""
         handler = self._handlers.get(protocol)
         if handler is None:
             raise ProtocolViolation(f"the peer does not serve {protocol}")
-        there, back = _Pipe(connection.pipes), _Pipe(connection.pipes)
-        self._nursery.start_soon(run_handler, handler, MemoryStream(dialler, protocol, receiving=there, sending=back))
+        there, back = connection.pipe(dialler, self._peer), connection.pipe(self._peer, dialler)
+        self._start(run_handler, handler, MemoryStream(dialler, protocol, receiving=there, sending=back))
         return MemoryStream(self._peer, protocol, receiving=back, sending=there)
 
+    def start_noticing(self, connection: Connection) -> None:
+        """Give up a connection that is held, after a while; harmless at an end that is gone."""
+        if not self._nursery.cancel_scope.cancel_called:
+            self._start(connection.give_up_unless_mended, self)
+
+    def _start(self, work: Callable[..., Awaitable[object]], *arguments: object) -> None:
+        """In the context of who opened the transport, not of whose call leads here: logs say whose they are."""
+        self._context.copy().run(self._nursery.start_soon, work, *arguments)
+
+    def _connections(self, peer: PeerId) -> list[Connection]:
+        return [each for each in self._network.connections(self._peer, peer) if self in each.ends]
+
     def is_connected(self, peer: PeerId) -> bool:
-        return bool(self._network.connections(self._peer, peer))
+        return bool(self._connections(peer))
 
     def connected_address(self, peer: PeerId) -> str | None:
-        return "127.0.0.1" if self.is_connected(peer) else None
+        return self._network.place(peer).address if self.is_connected(peer) else None
 
     async def wait_disconnected(self, peer: PeerId) -> None:
         await trio.lowlevel.checkpoint()
-        while connections := self._network.connections(self._peer, peer):
+        while connections := self._connections(peer):
             await connections[0].broken.wait()
 
     async def disconnect(self, peer: PeerId) -> None:
-        self._network.cut(self._peer, peer)
-        await trio.lowlevel.checkpoint()
-
-
-class _Pipe:
-    """One direction of a stream: bytes in order, at most `_PIPE_BYTES` ahead, then an end or a break."""
-
-    def __init__(self, pipes: "set[_Pipe]") -> None:
-        self.is_ended = self.is_broken = False
-        self._pipes = pipes
-        self._pipes.add(self)
-        self._chunks: deque[bytes] = deque()
-        self._size = 0
-        self._changed = trio.Event()
-
-    @property
-    def has_room(self) -> bool:
-        return self._size < _PIPE_BYTES
-
-    @property
-    def has_data(self) -> bool:
-        return bool(self._chunks)
-
-    def put(self, data: bytes) -> int:
-        """Keep as much as there is room for; the result is how much."""
-        taken = data[: _PIPE_BYTES - self._size]
-        self._chunks.append(taken)
-        self._size += len(taken)
-        self._notify()
-        return len(taken)
-
-    def take(self, limit: int) -> bytes:
-        """The next bytes, b"" at the end."""
-        if not self._chunks:
-            return b""
-        chunk = self._chunks.popleft()
-        if len(chunk) > limit:
-            self._chunks.appendleft(chunk[limit:])
-        self._size -= min(len(chunk), limit)
-        self._notify()
-        return chunk[:limit]
-
-    def end(self) -> None:
-        """No more bytes come; those there can still be taken."""
-        self.is_ended = True
-        self._notify()
-
-    def break_off(self, *, unless_ended: bool = False) -> None:
-        """No more bytes come, and what there is ends in a break; with `unless_ended`, what ended cleanly still does."""
-        self._pipes.discard(self)
-        if not (unless_ended and self.is_ended):
-            self.is_broken = True
-        self._notify()
-
-    async def wait_changed(self) -> None:
-        """Return when anything about the pipe has changed."""
-        await self._changed.wait()
-
-    def _notify(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
-
-
-class MemoryStream(Stream):
-    """One end of a stream; see `base.Stream` for the promises."""
-
-    def __init__(self, peer: PeerId, protocol: str, *, receiving: _Pipe, sending: _Pipe) -> None:
-        self._peer = peer
-        self._protocol = protocol
-        self._in = receiving
-        self._out = sending
-        self._closed = self._is_receiving = self._is_sending = False
-
-    @property
-    def peer(self) -> PeerId:
-        return self._peer
-
-    @property
-    def protocol(self) -> str:
-        return self._protocol
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        limit = _RECEIVE_BYTES if max_bytes is None else max_bytes
-        if not isinstance(limit, int):
-            raise TypeError("max_bytes must be an integer or None")
-        if limit < 1:
-            raise ValueError("max_bytes must be 1 or more")
-        if self._is_receiving:
-            raise trio.BusyResourceError("another task is receiving from this stream")
-        self._is_receiving = True
-        try:
-            await trio.lowlevel.checkpoint()
-            while not self._has_news():
-                await self._in.wait_changed()
-            return self._in.take(limit)
-        finally:
-            self._is_receiving = False
-
-    def _has_news(self) -> bool:
-        if self._closed:
-            raise trio.ClosedResourceError("this stream was closed here")
-        if self._in.is_broken and not self._in.has_data:
-            raise trio.BrokenResourceError("the peer reset the stream, or the connection is lost")
-        return self._in.has_data or self._in.is_ended
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        async with self._sending():
-            left = bytes(data)
-            self._check_can_send()
-            while left:
-                await self._wait_room()
-                left = left[self._out.put(left) :]
-
-    async def wait_send_all_might_not_block(self) -> None:
-        async with self._sending():
-            self._check_can_send()
-            await self._wait_room()
-
-    @asynccontextmanager
-    async def _sending(self) -> AsyncIterator[None]:
-        if self._is_sending:
-            raise trio.BusyResourceError("another task is sending on this stream")
-        self._is_sending = True
-        try:
-            await trio.lowlevel.checkpoint()
-            yield
-        finally:
-            self._is_sending = False
-
-    async def _wait_room(self) -> None:
-        self._check_can_send()
-        while not self._out.has_room:
-            await self._out.wait_changed()
-            self._check_can_send()
-
-    def _check_can_send(self) -> None:
-        if self._closed or self._out.is_ended:
-            raise trio.ClosedResourceError("this stream's sending half was closed here")
-        if self._out.is_broken:
-            raise trio.BrokenResourceError("the peer reset the stream, or the connection is lost")
-
-    async def send_eof(self) -> None:
-        async with self._sending():
-            if not self._closed and self._out.is_ended:
-                return
-            self._check_can_send()
-            self._out.end()
-
-    async def aclose(self) -> None:
-        if not self._closed:
-            self._closed = True
-            self._out.break_off(unless_ended=True)
-            self._in.break_off()
+        for connection in self._connections(peer):
+            connection.break_off()
         await trio.lowlevel.checkpoint()

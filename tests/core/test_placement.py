@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsn.core.ids import NodeId
-from fsn.core.placement import Candidate, network_prefix, place, place_round_robin
+from fsn.core.placement import Candidate, by_spread, network_prefix, place, place_round_robin
 
 SIZE = 262_160
 
@@ -159,3 +159,14 @@ def test_nobody_there_is_no_error() -> None:
     """Without candidates nothing is chosen; whether that is too few is the caller's question."""
     assert place([], copies=3, size_bytes=SIZE, chance=random.Random(1)) == []
     assert place_round_robin([], copies=3, size_bytes=SIZE, start=4) == []
+
+
+@given(candidates, st.integers(0, 5))
+def test_what_is_worth_keeping(found: list[Candidate], count: int) -> None:
+    """Every node once; while there are n operators, the first n are of n operators."""
+    distinct = list({each.node: each for each in found}.values())
+    order = by_spread(distinct)
+    assert sorted(order) == sorted(each.node for each in distinct)
+    operators = {each.node: each.operator for each in distinct}
+    first = order[: min(count, len(set(operators.values())))]
+    assert len({operators[node] for node in first}) == len(first)

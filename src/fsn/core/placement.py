@@ -12,7 +12,7 @@ import attrs
 
 from fsn.core.ids import NodeId
 
-__all__ = ["Candidate", "Chance", "network_prefix", "place", "place_round_robin"]
+__all__ = ["Candidate", "Chance", "by_spread", "network_prefix", "place", "place_round_robin"]
 
 _IPV4_PREFIX_BITS: Final = 24
 _IPV6_PREFIX_BITS: Final = 64
@@ -94,6 +94,22 @@ def place_round_robin(
     turn = start % len(candidates) if candidates else 0
     in_turn = [*candidates[turn:], *candidates[:turn]]
     return _place(in_turn, copies, size_bytes, taken, lambda group: group[0])
+
+
+def by_spread(holders: Sequence[Candidate]) -> list[NodeId]:
+    """Distinct nodes that hold a chunk, in the order in which they are worth keeping: the first n are the best spread that n picks in
+    turn can have.
+
+    Each next one shares the least with those before it, operator before prefix before region; among equals the one with the better
+    reputation, then the one with more free space, then the lower id.
+    """
+    held, left, order = _Held(()), {each.node: each for each in holders}, list[NodeId]()
+    while left:
+        best = min(left.values(), key=lambda each: (*held.sharing(each), -each.reputation, -each.free_bytes, each.node))
+        order.append(best.node)
+        held.add(best)
+        del left[best.node]
+    return order
 
 
 def _place(

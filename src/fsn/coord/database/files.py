@@ -15,6 +15,7 @@ __all__ = [
     "clear_next_file",
     "expired_uploads",
     "file_of_user",
+    "files_by_id",
     "files_of_user",
     "forget_file",
     "insert_upload",
@@ -61,6 +62,12 @@ async def file_of_user(db: Pool, user: UserId, file: FileId) -> StoredFile | Non
     """A user's own file; None for another's, and for one that was deleted."""
     sql = f"select {_FILE} from files f where f.id = %s and f.user_id = %s and f.status <> 'deleted'"  # noqa: S608 - a constant
     return await db.fetch_one(sql, [file, user], row=StoredFile)
+
+
+async def files_by_id(db: Pool, files: Sequence[FileId]) -> dict[FileId, StoredFile]:
+    """Those of the files that are not deleted, whoever's they are."""
+    sql = f"select {_FILE} from files f where f.id = any (%s::uuid[]) and f.status <> 'deleted'"  # noqa: S608 - a constant
+    return {file.id: file for file in await db.fetch_all(sql, [list(files)], row=StoredFile)}
 
 
 async def files_of_user(

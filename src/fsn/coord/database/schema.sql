@@ -138,7 +138,7 @@ create table repair_scans (
     leased_by text,
     finished_at timestamp with time zone,
     stage smallint not null default 0,
-    seen_at timestamp with time zone,
+    silent_since timestamp with time zone,
     constraint repair_scans_pkey PRIMARY KEY (node_id),
     constraint repair_scans_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
 );

@@ -33,6 +33,6 @@ create table repair_scans (
     leased_by text,
     finished_at timestamptz,
     stage smallint not null default 0,      -- of a silence: 1 chunks with few other replicas, 2 all
-    seen_at timestamptz                     -- of a silence: the last sign of life before it
+    silent_since timestamptz                -- of a silence: which one
 );
 create index repair_scans_due on repair_scans (due_at) where finished_at is null;

@@ -9,14 +9,19 @@ import trio
 
 from fsn.core.errors import Corrupt
 from fsn.core.ids import PeerId
-from fsn.node.chunkstore.base import ChunkStore
+from fsn.core.reconciliation import HeldReplica, replica_digest
+from fsn.node.chunkstore.base import ChunkStore, StoredChunk
 from fsn.node.metrics import NodeMetrics
 from fsn.p2p.server import RequestHandler
+from fsn.p2p.wire.limits import MAX_LISTED
 from fsn.p2p.wire.messages import (
     ChunkRetrieved,
     ChunksDeleted,
     ChunkStored,
     DeleteChunks,
+    Reconcile,
+    Reconciled,
+    ReconcileLevel,
     Refusal,
     RefusalCode,
     Request,
@@ -44,6 +49,7 @@ class ChunkHandlers:
             StoreChunk: self.metrics.counted("store", self.store_chunk),
             RetrieveChunk: self.metrics.counted("retrieve", self.retrieve_chunk),
             DeleteChunks: self.metrics.counted("delete", self.delete_chunks),
+            Reconcile: self.metrics.counted("reconcile", self.reconcile),
         }
 
     async def store_chunk(self, peer: PeerId, message: StoreChunk) -> Response:
@@ -75,3 +81,17 @@ class ChunkHandlers:
             failed=len(failed),
         )
         return ChunksDeleted(failed)
+
+    async def reconcile(self, _: PeerId, message: Reconcile) -> Response:
+        """Sums of what is stored, or a page of it. Raises `StorageError` when the index failed."""
+        if message.level is not ReconcileLevel.REPLICAS:
+            within = None if message.level is ReconcileLevel.FIRST_BYTE else message.prefixes
+            return Reconciled(sums=await self.store.sums(within))
+        # One more than is told, so that the last page is known for it.
+        chunks = await self.store.list_within(message.prefixes, message.after, MAX_LISTED + 1)
+        return Reconciled(replicas=tuple(map(_held, chunks[:MAX_LISTED])), more=len(chunks) > MAX_LISTED)
+
+
+def _held(chunk: StoredChunk) -> HeldReplica:
+    digest = replica_digest(chunk.replica, chunk.root, chunk.size_bytes)
+    return HeldReplica(chunk.replica, digest, chunk.size_bytes)

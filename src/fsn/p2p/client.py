@@ -25,8 +25,12 @@ from fsn.p2p.wire.messages import (
     DeleteChunks,
     Heartbeat,
     HeartbeatAnswer,
+    LossesReported,
     Message,
+    Reconcile,
+    Reconciled,
     Refusal,
+    ReportLosses,
     Request,
     Response,
     RetrieveChunk,
@@ -52,6 +56,8 @@ _ANSWERS: Mapping[type[Request], type[Response]] = {
     RetrieveChunk: ChunkRetrieved,
     DeleteChunks: ChunksDeleted,
     Heartbeat: HeartbeatAnswer,
+    Reconcile: Reconciled,
+    ReportLosses: LossesReported,
     Declaration: Declared,
 }
 

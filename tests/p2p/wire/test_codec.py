@@ -1,6 +1,6 @@
 """Messages to bytes and back: golden vectors, protobuf as the judge, and everything a hostile peer may send."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fsn.core.errors import ProtocolViolation
 from fsn.core.ids import PeerId, ReplicaId
+from fsn.core.reconciliation import HeldReplica, PrefixSum
 from fsn.core.sealing import MAX_SEALED_BYTES
 from fsn.p2p.wire import storage_pb2 as pb
 from fsn.p2p.wire.codec import Envelope, decode, encode, encode_parts
@@ -26,9 +27,14 @@ from fsn.p2p.wire.messages import (
     DeleteChunks,
     Heartbeat,
     HeartbeatAnswer,
+    LossesReported,
     Message,
+    Reconcile,
+    Reconciled,
+    ReconcileLevel,
     Refusal,
     RefusalCode,
+    ReportLosses,
     RetrieveChunk,
     Standing,
     StoreChunk,
@@ -49,6 +55,18 @@ VECTORS: dict[str, Envelope] = {
     "delete_chunk_request": Envelope(2**64 - 1, 2**32 - 1, DeleteChunks((ONE, TWO))),
     "delete_chunk_response": Envelope(7, 0, ChunksDeleted({TWO: "disk error"})),
     "delete_chunk_response_all_gone": Envelope(8, 0, ChunksDeleted({})),
+    "delete_chunk_request_to_trash": Envelope(12, 0, DeleteChunks((ONE,), to_trash=True)),
+    "reconcile_request": Envelope(13, 30_000, Reconcile(ReconcileLevel.FIRST_BYTE)),
+    "reconcile_request_two_bytes": Envelope(14, 30_000, Reconcile(ReconcileLevel.TWO_BYTES, (0, 17, 255))),
+    "reconcile_request_replicas": Envelope(15, 30_000, Reconcile(ReconcileLevel.REPLICAS, (1, 0xF0E0), ONE)),
+    "reconcile_response": Envelope(
+        14, 0, Reconciled({0: PrefixSum(3, 786_480, 2**64 - 1, 1), 0xFFFF: PrefixSum(1, 17, 0, 2**63)})
+    ),
+    "reconcile_response_replicas": Envelope(
+        15, 0, Reconciled(replicas=(HeldReplica(ONE, ROOT[:16], 262_160), HeldReplica(TWO, ROOT[16:], 17)), more=True)
+    ),
+    "report_losses_request": Envelope(16, 10_000, ReportLosses({ONE: "missing", TWO: "other bytes"})),
+    "report_losses_response": Envelope(16, 0, LossesReported()),
     "heartbeat_request": Envelope(
         9, 10_000, Heartbeat(41, 10_747_904, 2**40, "0.1.0", draining=True, addresses=("/ip4/192.0.2.7/tcp/4001",))
     ),
@@ -107,7 +125,33 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(ChunkStored, replicas),
     st.builds(RetrieveChunk, replicas, st.integers(0, 2**31 - 1), st.integers(0, 2**31 - 1)),
     st.builds(ChunkRetrieved, st.binary(max_size=700), st.integers(700, MAX_SEALED_BYTES)),
-    st.builds(DeleteChunks, st.lists(replicas, max_size=20).map(tuple)),
+    st.builds(DeleteChunks, st.lists(replicas, max_size=20).map(tuple), st.booleans()),
+    st.just(Reconcile(ReconcileLevel.FIRST_BYTE)),
+    st.builds(
+        Reconcile,
+        st.just(ReconcileLevel.TWO_BYTES),
+        st.lists(st.integers(0, 255), min_size=1, max_size=64).map(tuple),
+    ),
+    st.builds(
+        Reconcile,
+        st.just(ReconcileLevel.REPLICAS),
+        st.lists(st.integers(0, 65535), min_size=1, max_size=20).map(tuple),
+        st.none() | replicas,
+    ),
+    st.builds(
+        Reconciled,
+        st.dictionaries(
+            st.integers(0, 65535),
+            st.builds(PrefixSum, sizes, sizes, st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)),
+            max_size=20,
+        ),
+        st.dictionaries(replicas, st.binary(min_size=16, max_size=16), max_size=20).map(
+            lambda found: tuple(HeldReplica(key, found[key], 1 + key.int % 2**20) for key in sorted(found))
+        ),
+        st.booleans(),
+    ),
+    st.builds(ReportLosses, st.dictionaries(replicas, st.text(max_size=15), min_size=1, max_size=20)),
+    st.just(LossesReported()),
     st.builds(ChunksDeleted, st.dictionaries(replicas, st.text(min_size=1, max_size=15), max_size=20)),
     st.builds(Heartbeat, sizes, sizes, sizes, st.text(max_size=16), st.booleans(), addresses),
     st.builds(
@@ -273,7 +317,49 @@ def declared(**changed: Any) -> pb.Envelope:
     return pb.Envelope(declare_response=pb.DeclareResponse(**({"state": "online"} | changed)))
 
 
+def asked(**changed: Any) -> pb.Envelope:
+    return pb.Envelope(reconcile_request=pb.ReconcileRequest(**changed))
+
+
+def held(*replicas: dict[str, Any], sums: Sequence[dict[str, Any]] = ()) -> pb.Envelope:
+    plain: dict[str, Any] = {"id": ONE.bytes, "digest": ROOT[:16], "size_bytes": 1}
+    rows = [pb.HeldReplica(**(plain | each)) for each in replicas]
+    return pb.Envelope(
+        reconcile_response=pb.ReconcileResponse(sums=[pb.PrefixSum(**each) for each in sums], replicas=rows)
+    )
+
+
+def lost(*ids: str, reason: str = "") -> pb.Envelope:
+    rows = [pb.LostReplica(chunk_id=each, reason=reason) for each in ids]
+    return pb.Envelope(report_losses_request=pb.ReportLossesRequest(losses=rows))
+
+
 BREACHES: dict[str, pb.Envelope] = {
+    "a level that is none": asked(level=3, prefixes=[1]),
+    "prefixes at the first level": asked(prefixes=[0]),
+    "no prefix at the second level": asked(level=1),
+    "too many first bytes": asked(level=1, prefixes=[0] * 65),
+    "a first byte that is none": asked(level=1, prefixes=[256]),
+    "after at the second level": asked(level=1, prefixes=[1], after=ONE.hex),
+    "too many prefixes": asked(level=2, prefixes=[0] * 4097),
+    "a prefix that is none": asked(level=2, prefixes=[65536]),
+    "after that is no id": asked(level=2, prefixes=[1], after="ab"),
+    "a prefix twice": held(sums=[{"prefix": 1}, {"prefix": 1}]),
+    "a sum's prefix that is none": held(sums=[{"prefix": 65536}]),
+    "a count beyond": held(sums=[{"count": 2**63}]),
+    "a size beyond": held(sums=[{"size_bytes": 2**63}]),
+    "a short binary id": held({"id": b"short"}),
+    "a short digest": held({"digest": b"short"}),
+    "a replica without bytes": held({"size_bytes": 0}),
+    "a replica above a store's": held({"size_bytes": 2**20 + 1}),
+    "a replica twice": held({}, {}),
+    "replicas out of order": held({"id": TWO.bytes}, {}),
+    "too many replicas": held(*({"id": number.to_bytes(16, "big")} for number in range(5001))),
+    "no loss": lost(),
+    "a loss twice": lost(ONE.hex, ONE.hex),
+    "a loss that is no id": lost("ab"),
+    "a long reason": lost(ONE.hex, reason="x" * 61),
+    "too many losses": lost(*(f"{number:032x}" for number in range(1001))),
     "no body": pb.Envelope(request_id=1),
     "a body not spoken yet": pb.Envelope(proof_challenge=pb.ProofChallenge(challenge_id="x")),
     "short id": store(chunk_id="ab"),

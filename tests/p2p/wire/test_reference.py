@@ -23,6 +23,12 @@ NUMBERS = {
     "reason": limits.MAX_REASON_BYTES,
     "declared": limits.MAX_DECLARED_BYTES,
     "version": limits.MAX_VERSION_BYTES,
+    "first bytes": limits.MAX_FIRST_BYTES,
+    "sums": limits.MAX_SUMS,
+    "prefixes": limits.MAX_PREFIXES,
+    "replicas in a page": limits.MAX_LISTED,
+    "bytes of a replica": limits.MAX_HELD_BYTES,
+    "losses": limits.MAX_LOSSES,
 }
 
 

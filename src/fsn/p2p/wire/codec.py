@@ -11,6 +11,7 @@ from google.protobuf.message import Message as ProtobufMessage
 
 from fsn.core.errors import ProtocolViolation
 from fsn.core.ids import PeerId, ReplicaId
+from fsn.core.reconciliation import HeldReplica, PrefixSum
 from fsn.p2p.wire import storage_pb2 as pb
 from fsn.p2p.wire.fields import Field, last_field
 from fsn.p2p.wire.framing import encode_frame_header, encode_varint
@@ -19,7 +20,11 @@ from fsn.p2p.wire.limits import (
     MAX_DECLARED_BYTES,
     MAX_DELETIONS,
     MAX_ERROR_BYTES,
+    MAX_LISTED,
+    MAX_LOSSES,
+    MAX_PREFIXES,
     MAX_REFUSAL_BYTES,
+    MAX_SUMS,
     breaches,
     cut_text,
 )
@@ -33,9 +38,14 @@ from fsn.p2p.wire.messages import (
     DeleteChunks,
     Heartbeat,
     HeartbeatAnswer,
+    LossesReported,
     Message,
+    Reconcile,
+    Reconciled,
+    ReconcileLevel,
     Refusal,
     RefusalCode,
+    ReportLosses,
     RetrieveChunk,
     Standing,
     StoreChunk,
@@ -46,12 +56,18 @@ __all__ = ["Envelope", "decode", "encode", "encode_parts"]
 _REPLICA: Final = re.compile("[0-9a-f]{32}")
 _HASH: Final = re.compile("[0-9a-f]{64}")
 _MAX_FILE_ID_CHARACTERS: Final = 64
+_ID_BYTES: Final = 16
+_LEVELS: Final[Mapping[int, ReconcileLevel]] = {level.value: level for level in ReconcileLevel}
 _KNOWN_REFUSALS: Final[Mapping[str, RefusalCode]] = {code.value: code for code in RefusalCode}
 _KNOWN_STANDINGS: Final[Mapping[str, Standing]] = {standing.value: standing for standing in Standing}
 _LENGTH_DELIMITED: Final = 2  # protobuf's wire type
 _WORTH_A_VIEW_BYTES: Final = 4096
 _Small = (
-    ChunkStored
+    Reconcile
+    | Reconciled
+    | ReportLosses
+    | LossesReported
+    | ChunkStored
     | RetrieveChunk
     | DeleteChunks
     | ChunksDeleted
@@ -158,6 +174,8 @@ def _shortened(message: Message) -> Message:
             return attrs.evolve(message, reason=cut_text(text, MAX_DECLARED_BYTES))
         case ChunksDeleted(failed=failed):
             return ChunksDeleted({replica: cut_text(error, MAX_ERROR_BYTES) for replica, error in failed.items()})
+        case ReportLosses(losses=losses):
+            return ReportLosses({replica: cut_text(reason, MAX_ERROR_BYTES) for replica, reason in losses.items()})
     return message
 
 
@@ -188,12 +206,22 @@ def _small_body(message: _Small) -> tuple[int, ProtobufMessage]:
         case RetrieveChunk(replica, offset, length):
             wanted = pb.RetrieveChunkRequest(chunk_id=replica.hex, offset=offset, length=length)
             return pb.Envelope.RETRIEVE_CHUNK_REQUEST_FIELD_NUMBER, wanted
-        case DeleteChunks(replicas):
-            unwanted = pb.DeleteChunkRequest(chunk_ids=[replica.hex for replica in replicas])
+        case DeleteChunks(replicas, to_trash):
+            unwanted = pb.DeleteChunkRequest(chunk_ids=[replica.hex for replica in replicas], to_trash=to_trash)
             return pb.Envelope.DELETE_CHUNK_REQUEST_FIELD_NUMBER, unwanted
         case ChunksDeleted(failed):
             results = [pb.DeleteChunkResult(chunk_id=replica.hex, error=error) for replica, error in failed.items()]
             return pb.Envelope.DELETE_CHUNK_RESPONSE_FIELD_NUMBER, pb.DeleteChunkResponse(results=results)
+        case Reconcile(level, prefixes, after):
+            asked = pb.ReconcileRequest(level=level, prefixes=prefixes, after=after.hex if after else "")
+            return pb.Envelope.RECONCILE_REQUEST_FIELD_NUMBER, asked
+        case Reconciled():
+            return pb.Envelope.RECONCILE_RESPONSE_FIELD_NUMBER, _write_reconciled(message)
+        case ReportLosses(losses):
+            lost = [pb.LostReplica(chunk_id=replica.hex, reason=reason) for replica, reason in losses.items()]
+            return pb.Envelope.REPORT_LOSSES_REQUEST_FIELD_NUMBER, pb.ReportLossesRequest(losses=lost)
+        case LossesReported():
+            return pb.Envelope.REPORT_LOSSES_RESPONSE_FIELD_NUMBER, pb.ReportLossesResponse()
         case Heartbeat():
             return pb.Envelope.HEARTBEAT_REQUEST_FIELD_NUMBER, pb.HeartbeatRequest(**attrs.asdict(message))
         case HeartbeatAnswer(earned, contacts):
@@ -206,6 +234,15 @@ def _small_body(message: _Small) -> tuple[int, ProtobufMessage]:
             return pb.Envelope.DECLARE_RESPONSE_FIELD_NUMBER, pb.DeclareResponse(**attrs.asdict(message))
         case Refusal(code, text, retry_after_ms):
             return pb.Envelope.REFUSAL_FIELD_NUMBER, pb.Refusal(code=code, message=text, retry_after_ms=retry_after_ms)
+
+
+def _write_reconciled(message: Reconciled) -> pb.ReconcileResponse:
+    sums = [pb.PrefixSum(prefix=prefix, **attrs.asdict(each)) for prefix, each in message.sums.items()]
+    replicas = [
+        pb.HeldReplica(id=held.replica.bytes, digest=held.digest, size_bytes=held.size_bytes)
+        for held in message.replicas
+    ]
+    return pb.ReconcileResponse(sums=sums, replicas=replicas, more=message.more)
 
 
 def _read_store_chunk(body: pb.StoreChunkRequest) -> StoreChunk:
@@ -243,7 +280,7 @@ def _read_retrieved_data(body: pb.RetrieveChunkResponse, data: bytes | memoryvie
 
 
 def _read_delete_chunks(body: pb.DeleteChunkRequest) -> DeleteChunks:
-    return DeleteChunks(tuple(_replica(text) for text in body.chunk_ids[: MAX_DELETIONS + 1]))
+    return DeleteChunks(tuple(_replica(text) for text in body.chunk_ids[: MAX_DELETIONS + 1]), body.to_trash)
 
 
 def _read_chunks_deleted(body: pb.DeleteChunkResponse) -> ChunksDeleted:
@@ -253,6 +290,38 @@ def _read_chunks_deleted(body: pb.DeleteChunkResponse) -> ChunksDeleted:
     if len(results) > MAX_DELETIONS:
         raise ProtocolViolation(f"delete_chunk_response: at most {MAX_DELETIONS} results are wanted; got more")
     return ChunksDeleted({replica: error for replica, error in results if error})
+
+
+def _read_reconcile(body: pb.ReconcileRequest) -> Reconcile:
+    if body.level not in _LEVELS:
+        raise ProtocolViolation(f"reconcile_request: a level is 0, 1 or 2; got {body.level}")
+    after = _replica(body.after) if body.after else None
+    return Reconcile(_LEVELS[body.level], tuple(body.prefixes[: MAX_PREFIXES + 1]), after)
+
+
+def _read_reconciled(body: pb.ReconcileResponse) -> Reconciled:
+    rows = body.sums[: MAX_SUMS + 1]
+    sums = {row.prefix: PrefixSum(row.count, row.size_bytes, row.high, row.low) for row in rows}
+    if len(sums) != len(rows):
+        raise ProtocolViolation("reconcile_response: one sum for each prefix is wanted; got two for one")
+    return Reconciled(sums, tuple(map(_read_held, body.replicas[: MAX_LISTED + 1])), body.more)
+
+
+def _read_held(body: pb.HeldReplica) -> HeldReplica:
+    if len(body.id) != _ID_BYTES:
+        raise ProtocolViolation(f"reconcile_response: an id has 16 bytes; got {len(body.id)}")
+    return HeldReplica(ReplicaId(UUID(bytes=body.id)), body.digest, body.size_bytes)
+
+
+def _read_report_losses(body: pb.ReportLossesRequest) -> ReportLosses:
+    losses = {_replica(lost.chunk_id): lost.reason for lost in body.losses[: MAX_LOSSES + 1]}
+    if len(losses) != len(body.losses[: MAX_LOSSES + 1]):
+        raise ProtocolViolation("report_losses_request: one reason for each id is wanted; got two for one")
+    return ReportLosses(losses)
+
+
+def _read_losses_reported(_: pb.ReportLossesResponse) -> LossesReported:
+    return LossesReported()
 
 
 def _read_heartbeat(body: pb.HeartbeatRequest) -> Heartbeat:
@@ -309,6 +378,10 @@ _READERS: Final[Mapping[str, Callable[[Any], Message]]] = {
     "delete_chunk_response": _read_chunks_deleted,
     "heartbeat_request": _read_heartbeat,
     "heartbeat_response": _read_heartbeat_answer,
+    "reconcile_request": _read_reconcile,
+    "reconcile_response": _read_reconciled,
+    "report_losses_request": _read_report_losses,
+    "report_losses_response": _read_losses_reported,
     "declare_request": _read_declaration,
     "declare_response": _read_declared,
 }

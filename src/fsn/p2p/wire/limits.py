@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import Final
 
 from fsn.core.merkle import ROOT_BYTES
+from fsn.core.reconciliation import DIGEST_BYTES, PrefixSum
 from fsn.core.sealing import MAX_SEALED_BYTES
 from fsn.p2p.wire.messages import (
     ChunkRetrieved,
@@ -16,8 +18,13 @@ from fsn.p2p.wire.messages import (
     DeleteChunks,
     Heartbeat,
     HeartbeatAnswer,
+    LossesReported,
     Message,
+    Reconcile,
+    Reconciled,
+    ReconcileLevel,
     Refusal,
+    ReportLosses,
     RetrieveChunk,
     StoreChunk,
 )
@@ -29,9 +36,15 @@ __all__ = [
     "MAX_DECLARED_BYTES",
     "MAX_DELETIONS",
     "MAX_ERROR_BYTES",
+    "MAX_FIRST_BYTES",
+    "MAX_HELD_BYTES",
+    "MAX_LISTED",
+    "MAX_LOSSES",
     "MAX_PEER_ID_BYTES",
+    "MAX_PREFIXES",
     "MAX_REASON_BYTES",
     "MAX_REFUSAL_BYTES",
+    "MAX_SUMS",
     "MAX_VERSION_BYTES",
     "breaches",
     "cut_text",
@@ -46,6 +59,22 @@ MAX_ERROR_BYTES: Final = 60
 MAX_REFUSAL_BYTES: Final = 1024
 """Of a refusal's message."""
 
+MAX_FIRST_BYTES: Final = 64
+"""First bytes whose sums by two bytes are asked for at once: the answer has at most 16,384 rows of 42 bytes."""
+
+MAX_SUMS: Final = MAX_FIRST_BYTES * 256
+MAX_PREFIXES: Final = 4096
+"""Of two bytes, whose replicas are asked for at once."""
+
+MAX_LISTED: Final = 5000
+"""Replicas in one page of an exact list: 220 KB, made in some 20 ms."""
+
+MAX_HELD_BYTES: Final = 1024 * 1024
+"""Of a replica in a list: the most that a node's store takes."""
+
+MAX_LOSSES: Final = 1000
+"""In one report."""
+
 MAX_ADDRESSES: Final = 32
 MAX_ADDRESS_BYTES: Final = 256
 MAX_COORDINATORS: Final = 64
@@ -59,6 +88,7 @@ MAX_DECLARED_BYTES: Final = 500
 _INT32_MAX: Final = 2**31 - 1
 _UINT32_MAX: Final = 2**32 - 1
 _INT64_MAX: Final = 2**63 - 1
+_UINT64_MAX: Final = 2**64 - 1
 _REFUSAL_CODE: Final = re.compile(r"[A-Z_]{1,32}")
 _STATE: Final = re.compile(r"[a-z_]{1,32}")
 
@@ -85,6 +115,13 @@ def breaches(message: Message) -> Iterator[str]:
         case ChunksDeleted(failed=failed):
             yield from _outside("results", len(failed), 0, MAX_DELETIONS)
             yield from _longer("error", failed.values(), MAX_ERROR_BYTES)
+        case Reconcile():
+            yield from _reconcile(message)
+        case Reconciled():
+            yield from _reconciled(message)
+        case ReportLosses(losses=losses):
+            yield from _outside("losses", len(losses), 1, MAX_LOSSES)
+            yield from _longer("reason", losses.values(), MAX_ERROR_BYTES)
         case Heartbeat():
             yield from _heartbeat(message)
         case HeartbeatAnswer(earned_micro_credits=earned, coordinators=coordinators):
@@ -98,7 +135,7 @@ def breaches(message: Message) -> Iterator[str]:
             yield from _declared(message)
         case Refusal():
             yield from _refusal(message)
-        case ChunkStored():
+        case ChunkStored() | LossesReported():
             pass
 
 
@@ -108,6 +145,44 @@ def _heartbeat(message: Heartbeat) -> Iterator[str]:
     yield from _outside("free_bytes", message.free_bytes, 0, _INT64_MAX)
     yield from _longer("version", [message.version], MAX_VERSION_BYTES)
     yield from _addresses(message.addresses)
+
+
+_PREFIXES: Final = {
+    ReconcileLevel.FIRST_BYTE: (0, 0, 0),
+    ReconcileLevel.TWO_BYTES: (1, MAX_FIRST_BYTES, 0xFF),
+    ReconcileLevel.REPLICAS: (1, MAX_PREFIXES, 0xFFFF),
+}
+"""By level: how many prefixes at least and at most, and the highest."""
+
+
+def _reconcile(message: Reconcile) -> Iterator[str]:
+    least, most, highest = _PREFIXES[message.level]
+    yield from _outside("prefixes", len(message.prefixes), least, most)
+    yield from _outside("prefix", max(message.prefixes, default=0), 0, highest)
+    yield from _outside("prefix", min(message.prefixes, default=0), 0, highest)
+    if message.after is not None and message.level is not ReconcileLevel.REPLICAS:
+        yield f"after: none wanted at level {message.level}; got {message.after.hex}"
+
+
+def _reconciled(message: Reconciled) -> Iterator[str]:
+    yield from _outside("sums", len(message.sums), 0, MAX_SUMS)
+    for prefix, each in message.sums.items():
+        yield from _prefix_sum(prefix, each)
+    yield from _outside("replicas", len(message.replicas), 0, MAX_LISTED)
+    for held in message.replicas:
+        if len(held.digest) != DIGEST_BYTES or not 1 <= held.size_bytes <= MAX_HELD_BYTES:
+            yield f"a replica has a digest of 16 bytes and 1..{MAX_HELD_BYTES} bytes; got {held}"
+    if any(one.replica.int >= next_one.replica.int for one, next_one in pairwise(message.replicas)):
+        yield "replicas are wanted in the order of their ids, each once; got others"
+
+
+def _prefix_sum(prefix: int, each: PrefixSum) -> Iterator[str]:
+    """All at once: there are thousands."""
+    is_right = prefix <= 0xFFFF and each.count <= _INT64_MAX and each.size_bytes <= _INT64_MAX
+    if not is_right or min(prefix, each.count, each.size_bytes, each.high, each.low) < 0:
+        yield f"a sum's prefix is 0..65535, count and bytes below 2**63; got prefix {prefix}, {each}"
+    if max(each.high, each.low) > _UINT64_MAX:
+        yield f"high and low are below 2**64; got {each}"
 
 
 def _contact(contact: Contact) -> Iterator[str]:

@@ -1,18 +1,21 @@
 """What coordinators and nodes say to each other, as frozen values. `codec.py` turns them into bytes; nothing here knows protobuf."""
 
 from collections.abc import Mapping
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Final
 
 import attrs
 
 from fsn.core.ids import PeerId, ReplicaId
+from fsn.core.reconciliation import HeldReplica, PrefixSum
 
 __all__ = [
     "DECLARE",
     "DELETE_CHUNK",
     "HEARTBEAT",
     "PROTOCOL_OF",
+    "RECONCILE",
+    "REPORT_LOSSES",
     "RETRIEVE_CHUNK",
     "STORE_CHUNK",
     "ChunkRetrieved",
@@ -24,9 +27,14 @@ __all__ = [
     "DeleteChunks",
     "Heartbeat",
     "HeartbeatAnswer",
+    "LossesReported",
     "Message",
+    "Reconcile",
+    "ReconcileLevel",
+    "Reconciled",
     "Refusal",
     "RefusalCode",
+    "ReportLosses",
     "Request",
     "Response",
     "RetrieveChunk",
@@ -37,6 +45,8 @@ __all__ = [
 STORE_CHUNK: Final = "/federated-storage/1.0.0/store-chunk"
 RETRIEVE_CHUNK: Final = "/federated-storage/1.0.0/retrieve-chunk"
 DELETE_CHUNK: Final = "/federated-storage/1.0.0/delete-chunk"
+RECONCILE: Final = "/federated-storage/1.0.0/reconcile"
+REPORT_LOSSES: Final = "/federated-storage/1.0.0/report-losses"
 HEARTBEAT: Final = "/federated-storage/1.0.0/heartbeat"
 DECLARE: Final = "/federated-storage/1.0.0/declare"
 
@@ -93,6 +103,8 @@ class DeleteChunks:
     """Forget these replicas. Deleting what is not there is a success."""
 
     replicas: tuple[ReplicaId, ...]
+    to_trash: bool = False
+    """Nobody has asked for it: the node may keep the bytes aside for some days."""
 
 
 @attrs.frozen
@@ -171,6 +183,44 @@ class Declared:
     replicas_only_here: int = 0
 
 
+class ReconcileLevel(IntEnum):
+    """How closely two sides compare."""
+
+    FIRST_BYTE = 0
+    TWO_BYTES = 1
+    REPLICAS = 2
+
+
+@attrs.frozen
+class Reconcile:
+    """What do you hold? `prefixes`: within which first bytes (TWO_BYTES) or first two bytes (REPLICAS), there only ids above `after`."""
+
+    level: ReconcileLevel
+    prefixes: tuple[int, ...] = ()
+    after: ReplicaId | None = None
+
+
+@attrs.frozen
+class Reconciled:
+    """Sums by prefix, or a page of replicas in order of id; `more`: there are others after the last."""
+
+    sums: Mapping[int, PrefixSum] = attrs.field(factory=dict)
+    replicas: tuple[HeldReplica, ...] = ()
+    more: bool = False
+
+
+@attrs.frozen
+class ReportLosses:
+    """A node's word that these replicas are lost there, each with what was found."""
+
+    losses: Mapping[ReplicaId, str]
+
+
+@attrs.frozen
+class LossesReported:
+    """All of them are written down."""
+
+
 @attrs.frozen
 class Refusal:
     """No, and why. `retry_after_ms` is 0 when asking again later is no use."""
@@ -180,8 +230,10 @@ class Refusal:
     retry_after_ms: int = 0
 
 
-Request = StoreChunk | RetrieveChunk | DeleteChunks | Heartbeat | Declaration
-Response = ChunkStored | ChunkRetrieved | ChunksDeleted | HeartbeatAnswer | Declared | Refusal
+Request = StoreChunk | RetrieveChunk | DeleteChunks | Heartbeat | Reconcile | ReportLosses | Declaration
+Response = (
+    ChunkStored | ChunkRetrieved | ChunksDeleted | HeartbeatAnswer | Reconciled | LossesReported | Declared | Refusal
+)
 Message = Request | Response
 
 PROTOCOL_OF: Final[Mapping[type[Request], str]] = {
@@ -189,5 +241,7 @@ PROTOCOL_OF: Final[Mapping[type[Request], str]] = {
     RetrieveChunk: RETRIEVE_CHUNK,
     DeleteChunks: DELETE_CHUNK,
     Heartbeat: HEARTBEAT,
+    Reconcile: RECONCILE,
+    ReportLosses: REPORT_LOSSES,
     Declaration: DECLARE,
 }

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x66sn/p2p/wire/storage.proto\x12\x0e\x66sn.storage.v1\"\xf5\x06\n\x08\x45nvelope\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x02 \x01(\r\x12*\n\x07refusal\x18\x03 \x01(\x0b\x32\x17.fsn.storage.v1.RefusalH\x00\x12@\n\x13store_chunk_request\x18\x04 \x01(\x0b\x32!.fsn.storage.v1.StoreChunkRequestH\x00\x12\x42\n\x14store_chunk_response\x18\x05 \x01(\x0b\x32\".fsn.storage.v1.StoreChunkResponseH\x00\x12\x46\n\x16retrieve_chunk_request\x18\x06 \x01(\x0b\x32$.fsn.storage.v1.RetrieveChunkRequestH\x00\x12H\n\x17retrieve_chunk_response\x18\x07 \x01(\x0b\x32%.fsn.storage.v1.RetrieveChunkResponseH\x00\x12\x39\n\x0fproof_challenge\x18\x08 \x01(\x0b\x32\x1e.fsn.storage.v1.ProofChallengeH\x00\x12\x37\n\x0eproof_response\x18\t \x01(\x0b\x32\x1d.fsn.storage.v1.ProofResponseH\x00\x12\x42\n\x14\x64\x65lete_chunk_request\x18\n \x01(\x0b\x32\".fsn.storage.v1.DeleteChunkRequestH\x00\x12\x44\n\x15\x64\x65lete_chunk_response\x18\x0b \x01(\x0b\x32#.fsn.storage.v1.DeleteChunkResponseH\x00\x12=\n\x11heartbeat_request\x18\x0c \x01(\x0b\x32 .fsn.storage.v1.HeartbeatRequestH\x00\x12?\n\x12heartbeat_response\x18\r \x01(\x0b\x32!.fsn.storage.v1.HeartbeatResponseH\x00\x12\x39\n\x0f\x64\x65\x63lare_request\x18\x12 \x01(\x0b\x32\x1e.fsn.storage.v1.DeclareRequestH\x00\x12;\n\x10\x64\x65\x63lare_response\x18\x13 \x01(\x0b\x32\x1f.fsn.storage.v1.DeclareResponseH\x00\x42\x06\n\x04\x62ody\"{\n\x11StoreChunkRequest\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\t\x12\x0f\n\x07\x66ile_id\x18\x02 \x01(\t\x12\x13\n\x0b\x63hunk_index\x18\x03 \x01(\x05\x12\x0c\n\x04hash\x18\x04 \x01(\t\x12\x12\n\nsize_bytes\x18\x05 \x01(\x05\x12\x0c\n\x04\x64\x61ta\x18\x06 \x01(\x0c\"&\n\x12StoreChunkResponse\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\t\"H\n\x14RetrieveChunkRequest\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x05\x12\x0e\n\x06length\x18\x03 \x01(\x05\":\n\x15RetrieveChunkResponse\x12\x13\n\x0btotal_bytes\x18\x01 \x01(\x05\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"Z\n\x0eProofChallenge\x12\x14\n\x0c\x63hallenge_id\x18\x01 \x01(\t\x12\x10\n\x08\x63hunk_id\x18\x02 \x01(\t\x12\x0c\n\x04seed\x18\x03 \x01(\x0c\x12\x12\n\ndifficulty\x18\x04 \x01(\x05\"^\n\rProofResponse\x12\x14\n\x0c\x63hallenge_id\x18\x01 \x01(\t\x12\x12\n\nproof_hash\x18\x02 \x01(\t\x12\x13\n\x0b\x64uration_ms\x18\x03 \x01(\x03J\x04\x08\x04\x10\x05R\x08openings\"\'\n\x12\x44\x65leteChunkRequest\x12\x11\n\tchunk_ids\x18\x01 \x03(\t\"I\n\x13\x44\x65leteChunkResponse\x12\x32\n\x07results\x18\x01 \x03(\x0b\x32!.fsn.storage.v1.DeleteChunkResult\"4\n\x11\x44\x65leteChunkResult\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\t\x12\r\n\x05\x65rror\x18\x02 \x01(\t\"\x85\x01\n\x10HeartbeatRequest\x12\x13\n\x0b\x63hunk_count\x18\x01 \x01(\x03\x12\x12\n\nused_bytes\x18\x02 \x01(\x03\x12\x12\n\nfree_bytes\x18\x03 \x01(\x03\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x10\n\x08\x64raining\x18\x05 \x01(\x08\x12\x11\n\taddresses\x18\x06 \x03(\t\"M\n\x0e\x44\x65\x63lareRequest\x12\x10\n\x08standing\x18\x01 \x01(\t\x12\x19\n\x11remaining_seconds\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xa9\x01\n\x0f\x44\x65\x63lareResponse\x12\r\n\x05state\x18\x01 \x01(\t\x12\x15\n\rsince_seconds\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x19\n\x11remaining_seconds\x18\x04 \x01(\x03\x12\x15\n\rreplicas_left\x18\x05 \x01(\x03\x12\x12\n\nbytes_left\x18\x06 \x01(\x03\x12\x1a\n\x12replicas_only_here\x18\x07 \x01(\x03\"d\n\x11HeartbeatResponse\x12\x1c\n\x14\x65\x61rned_micro_credits\x18\x01 \x01(\x03\x12\x31\n\x0c\x63oordinators\x18\x02 \x03(\x0b\x32\x1b.fsn.storage.v1.Coordinator\"1\n\x0b\x43oordinator\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x11\n\taddresses\x18\x02 \x03(\t\"@\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x03 \x01(\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x66sn/p2p/wire/storage.proto\x12\x0e\x66sn.storage.v1\"\x83\t\n\x08\x45nvelope\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x02 \x01(\r\x12*\n\x07refusal\x18\x03 \x01(\x0b\x32\x17.fsn.storage.v1.RefusalH\x00\x12@\n\x13store_chunk_request\x18\x04 \x01(\x0b\x32!.fsn.storage.v1.StoreChunkRequestH\x00\x12\x42\n\x14store_chunk_response\x18\x05 \x01(\x0b\x32\".fsn.storage.v1.StoreChunkResponseH\x00\x12\x46\n\x16retrieve_chunk_request\x18\x06 \x01(\x0b\x32$.fsn.storage.v1.RetrieveChunkRequestH\x00\x12H\n\x17retrieve_chunk_response\x18\x07 \x01(\x0b\x32%.fsn.storage.v1.RetrieveChunkResponseH\x00\x12\x39\n\x0fproof_challenge\x18\x08 \x01(\x0b\x32\x1e.fsn.storage.v1.ProofChallengeH\x00\x12\x37\n\x0eproof_response\x18\t \x01(\x0b\x32\x1d.fsn.storage.v1.ProofResponseH\x00\x12\x42\n\x14\x64\x65lete_chunk_request\x18\n \x01(\x0b\x32\".fsn.storage.v1.DeleteChunkRequestH\x00\x12\x44\n\x15\x64\x65lete_chunk_response\x18\x0b \x01(\x0b\x32#.fsn.storage.v1.DeleteChunkResponseH\x00\x12=\n\x11heartbeat_request\x18\x0c \x01(\x0b\x32 .fsn.storage.v1.HeartbeatRequestH\x00\x12?\n\x12heartbeat_response\x18\r \x01(\x0b\x32!.fsn.storage.v1.HeartbeatResponseH\x00\x12=\n\x11reconcile_request\x18\x0e \x01(\x0b\x32 .fsn.storage.v1.ReconcileRequestH\x00\x12?\n\x12reconcile_response\x18\x0f \x01(\x0b\x32!.fsn.storage.v1.ReconcileResponseH\x00\x12\x44\n\x15report_losses_request\x18\x10 \x01(\x0b\x32#.fsn.storage.v1.ReportLossesRequestH\x00\x12\x46\n\x16report_losses_response\x18\x11 \x01(\x0b\x32$.fsn.storage.v1.ReportLossesResponseH\x00\x12\x39\n\x0f\x64\x65\x63lare_request\x18\x12 \x01(\x0b\x32\x1e.fsn.storage.v1.DeclareRequestH\x00\x12;\n\x10\x64\x65\x63lare_response\x18\x13 \x01(\x0b\x32\x1f.fsn.storage.v1.DeclareResponseH\x00\x42\x06\n\x04\x62ody\"{\n\x11StoreChunkRequest\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\t\x12\x0f\n\x07\x66ile_id\x18\x02 \x01(\t\x12\x13\n\x0b\x63hunk_index\x18\x03 \x01(\x05\x12\x0c\n\x04hash\x18\x04 \x01(\t\x12\x12\n\nsize_bytes\x18\x05 \x01(\x05\x12\x0c\n\x04\x64\x61ta\x18\x06 \x01(\x0c\"&\n\x12StoreChunkResponse\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\t\"H\n\x14RetrieveChunkRequest\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x05\x12\x0e\n\x06length\x18\x03 \x01(\x05\":\n\x15RetrieveChunkResponse\x12\x13\n\x0btotal_bytes\x18\x01 \x01(\x05\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"Z\n\x0eProofChallenge\x12\x14\n\x0c\x63hallenge_id\x18\x01 \x01(\t\x12\x10\n\x08\x63hunk_id\x18\x02 \x01(\t\x12\x0c\n\x04seed\x18\x03 \x01(\x0c\x12\x12\n\ndifficulty\x18\x04 \x01(\x05\"^\n\rProofResponse\x12\x14\n\x0c\x63hallenge_id\x18\x01 \x01(\t\x12\x12\n\nproof_hash\x18\x02 \x01(\t\x12\x13\n\x0b\x64uration_ms\x18\x03 \x01(\x03J\x04\x08\x04\x10\x05R\x08openings\"9\n\x12\x44\x65leteChunkRequest\x12\x11\n\tchunk_ids\x18\x01 \x03(\t\x12\x10\n\x08to_trash\x18\x02 \x01(\x08\"I\n\x13\x44\x65leteChunkResponse\x12\x32\n\x07results\x18\x01 \x03(\x0b\x32!.fsn.storage.v1.DeleteChunkResult\"4\n\x11\x44\x65leteChunkResult\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\t\x12\r\n\x05\x65rror\x18\x02 \x01(\t\"\x85\x01\n\x10HeartbeatRequest\x12\x13\n\x0b\x63hunk_count\x18\x01 \x01(\x03\x12\x12\n\nused_bytes\x18\x02 \x01(\x03\x12\x12\n\nfree_bytes\x18\x03 \x01(\x03\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x10\n\x08\x64raining\x18\x05 \x01(\x08\x12\x11\n\taddresses\x18\x06 \x03(\t\"M\n\x0e\x44\x65\x63lareRequest\x12\x10\n\x08standing\x18\x01 \x01(\t\x12\x19\n\x11remaining_seconds\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xa9\x01\n\x0f\x44\x65\x63lareResponse\x12\r\n\x05state\x18\x01 \x01(\t\x12\x15\n\rsince_seconds\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x19\n\x11remaining_seconds\x18\x04 \x01(\x03\x12\x15\n\rreplicas_left\x18\x05 \x01(\x03\x12\x12\n\nbytes_left\x18\x06 \x01(\x03\x12\x1a\n\x12replicas_only_here\x18\x07 \x01(\x03\"d\n\x11HeartbeatResponse\x12\x1c\n\x14\x65\x61rned_micro_credits\x18\x01 \x01(\x03\x12\x31\n\x0c\x63oordinators\x18\x02 \x03(\x0b\x32\x1b.fsn.storage.v1.Coordinator\"1\n\x0b\x43oordinator\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x11\n\taddresses\x18\x02 \x03(\t\"B\n\x10ReconcileRequest\x12\r\n\x05level\x18\x01 \x01(\r\x12\x10\n\x08prefixes\x18\x02 \x03(\r\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\"y\n\x11ReconcileResponse\x12\'\n\x04sums\x18\x01 \x03(\x0b\x32\x19.fsn.storage.v1.PrefixSum\x12-\n\x08replicas\x18\x02 \x03(\x0b\x32\x1b.fsn.storage.v1.HeldReplica\x12\x0c\n\x04more\x18\x03 \x01(\x08\"Y\n\tPrefixSum\x12\x0e\n\x06prefix\x18\x01 \x01(\r\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x0c\n\x04high\x18\x04 \x01(\x06\x12\x0b\n\x03low\x18\x05 \x01(\x06\"=\n\x0bHeldReplica\x12\n\n\x02id\x18\x01 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x03 \x01(\r\"B\n\x13ReportLossesRequest\x12+\n\x06losses\x18\x01 \x03(\x0b\x32\x1b.fsn.storage.v1.LostReplica\"/\n\x0bLostReplica\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x16\n\x14ReportLossesResponse\"@\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x03 \x01(\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,35 +32,49 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fsn.p2p.wire.storage_pb2', 
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ENVELOPE']._serialized_start=47
-  _globals['_ENVELOPE']._serialized_end=932
-  _globals['_STORECHUNKREQUEST']._serialized_start=934
-  _globals['_STORECHUNKREQUEST']._serialized_end=1057
-  _globals['_STORECHUNKRESPONSE']._serialized_start=1059
-  _globals['_STORECHUNKRESPONSE']._serialized_end=1097
-  _globals['_RETRIEVECHUNKREQUEST']._serialized_start=1099
-  _globals['_RETRIEVECHUNKREQUEST']._serialized_end=1171
-  _globals['_RETRIEVECHUNKRESPONSE']._serialized_start=1173
-  _globals['_RETRIEVECHUNKRESPONSE']._serialized_end=1231
-  _globals['_PROOFCHALLENGE']._serialized_start=1233
-  _globals['_PROOFCHALLENGE']._serialized_end=1323
-  _globals['_PROOFRESPONSE']._serialized_start=1325
-  _globals['_PROOFRESPONSE']._serialized_end=1419
-  _globals['_DELETECHUNKREQUEST']._serialized_start=1421
-  _globals['_DELETECHUNKREQUEST']._serialized_end=1460
-  _globals['_DELETECHUNKRESPONSE']._serialized_start=1462
-  _globals['_DELETECHUNKRESPONSE']._serialized_end=1535
-  _globals['_DELETECHUNKRESULT']._serialized_start=1537
-  _globals['_DELETECHUNKRESULT']._serialized_end=1589
-  _globals['_HEARTBEATREQUEST']._serialized_start=1592
-  _globals['_HEARTBEATREQUEST']._serialized_end=1725
-  _globals['_DECLAREREQUEST']._serialized_start=1727
-  _globals['_DECLAREREQUEST']._serialized_end=1804
-  _globals['_DECLARERESPONSE']._serialized_start=1807
-  _globals['_DECLARERESPONSE']._serialized_end=1976
-  _globals['_HEARTBEATRESPONSE']._serialized_start=1978
-  _globals['_HEARTBEATRESPONSE']._serialized_end=2078
-  _globals['_COORDINATOR']._serialized_start=2080
-  _globals['_COORDINATOR']._serialized_end=2129
-  _globals['_REFUSAL']._serialized_start=2131
-  _globals['_REFUSAL']._serialized_end=2195
+  _globals['_ENVELOPE']._serialized_end=1202
+  _globals['_STORECHUNKREQUEST']._serialized_start=1204
+  _globals['_STORECHUNKREQUEST']._serialized_end=1327
+  _globals['_STORECHUNKRESPONSE']._serialized_start=1329
+  _globals['_STORECHUNKRESPONSE']._serialized_end=1367
+  _globals['_RETRIEVECHUNKREQUEST']._serialized_start=1369
+  _globals['_RETRIEVECHUNKREQUEST']._serialized_end=1441
+  _globals['_RETRIEVECHUNKRESPONSE']._serialized_start=1443
+  _globals['_RETRIEVECHUNKRESPONSE']._serialized_end=1501
+  _globals['_PROOFCHALLENGE']._serialized_start=1503
+  _globals['_PROOFCHALLENGE']._serialized_end=1593
+  _globals['_PROOFRESPONSE']._serialized_start=1595
+  _globals['_PROOFRESPONSE']._serialized_end=1689
+  _globals['_DELETECHUNKREQUEST']._serialized_start=1691
+  _globals['_DELETECHUNKREQUEST']._serialized_end=1748
+  _globals['_DELETECHUNKRESPONSE']._serialized_start=1750
+  _globals['_DELETECHUNKRESPONSE']._serialized_end=1823
+  _globals['_DELETECHUNKRESULT']._serialized_start=1825
+  _globals['_DELETECHUNKRESULT']._serialized_end=1877
+  _globals['_HEARTBEATREQUEST']._serialized_start=1880
+  _globals['_HEARTBEATREQUEST']._serialized_end=2013
+  _globals['_DECLAREREQUEST']._serialized_start=2015
+  _globals['_DECLAREREQUEST']._serialized_end=2092
+  _globals['_DECLARERESPONSE']._serialized_start=2095
+  _globals['_DECLARERESPONSE']._serialized_end=2264
+  _globals['_HEARTBEATRESPONSE']._serialized_start=2266
+  _globals['_HEARTBEATRESPONSE']._serialized_end=2366
+  _globals['_COORDINATOR']._serialized_start=2368
+  _globals['_COORDINATOR']._serialized_end=2417
+  _globals['_RECONCILEREQUEST']._serialized_start=2419
+  _globals['_RECONCILEREQUEST']._serialized_end=2485
+  _globals['_RECONCILERESPONSE']._serialized_start=2487
+  _globals['_RECONCILERESPONSE']._serialized_end=2608
+  _globals['_PREFIXSUM']._serialized_start=2610
+  _globals['_PREFIXSUM']._serialized_end=2699
+  _globals['_HELDREPLICA']._serialized_start=2701
+  _globals['_HELDREPLICA']._serialized_end=2762
+  _globals['_REPORTLOSSESREQUEST']._serialized_start=2764
+  _globals['_REPORTLOSSESREQUEST']._serialized_end=2830
+  _globals['_LOSTREPLICA']._serialized_start=2832
+  _globals['_LOSTREPLICA']._serialized_end=2879
+  _globals['_REPORTLOSSESRESPONSE']._serialized_start=2881
+  _globals['_REPORTLOSSESRESPONSE']._serialized_end=2903
+  _globals['_REFUSAL']._serialized_start=2905
+  _globals['_REFUSAL']._serialized_end=2969
 # @@protoc_insertion_point(module_scope)

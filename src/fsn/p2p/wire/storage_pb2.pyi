@@ -46,6 +46,10 @@ class Envelope(_message.Message):
     DELETE_CHUNK_RESPONSE_FIELD_NUMBER: _builtins.int
     HEARTBEAT_REQUEST_FIELD_NUMBER: _builtins.int
     HEARTBEAT_RESPONSE_FIELD_NUMBER: _builtins.int
+    RECONCILE_REQUEST_FIELD_NUMBER: _builtins.int
+    RECONCILE_RESPONSE_FIELD_NUMBER: _builtins.int
+    REPORT_LOSSES_REQUEST_FIELD_NUMBER: _builtins.int
+    REPORT_LOSSES_RESPONSE_FIELD_NUMBER: _builtins.int
     DECLARE_REQUEST_FIELD_NUMBER: _builtins.int
     DECLARE_RESPONSE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.int
@@ -89,6 +93,18 @@ class Envelope(_message.Message):
     @_builtins.property
     def heartbeat_response(self) -> Global___HeartbeatResponse: ...
     @_builtins.property
+    def reconcile_request(self) -> Global___ReconcileRequest:
+        """Stream protocol /federated-storage/1.0.0/reconcile, coordinator to node."""
+
+    @_builtins.property
+    def reconcile_response(self) -> Global___ReconcileResponse: ...
+    @_builtins.property
+    def report_losses_request(self) -> Global___ReportLossesRequest:
+        """Stream protocol /federated-storage/1.0.0/report-losses, node to coordinator."""
+
+    @_builtins.property
+    def report_losses_response(self) -> Global___ReportLossesResponse: ...
+    @_builtins.property
     def declare_request(self) -> Global___DeclareRequest:
         """Stream protocol /federated-storage/1.0.0/declare, node to coordinator."""
 
@@ -110,14 +126,18 @@ class Envelope(_message.Message):
         delete_chunk_response: Global___DeleteChunkResponse | None = ...,
         heartbeat_request: Global___HeartbeatRequest | None = ...,
         heartbeat_response: Global___HeartbeatResponse | None = ...,
+        reconcile_request: Global___ReconcileRequest | None = ...,
+        reconcile_response: Global___ReconcileResponse | None = ...,
+        report_losses_request: Global___ReportLossesRequest | None = ...,
+        report_losses_response: Global___ReportLossesResponse | None = ...,
         declare_request: Global___DeclareRequest | None = ...,
         declare_response: Global___DeclareResponse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "declare_request", b"declare_request", "declare_response", b"declare_response", "delete_chunk_request", b"delete_chunk_request", "delete_chunk_response", b"delete_chunk_response", "heartbeat_request", b"heartbeat_request", "heartbeat_response", b"heartbeat_response", "proof_challenge", b"proof_challenge", "proof_response", b"proof_response", "refusal", b"refusal", "retrieve_chunk_request", b"retrieve_chunk_request", "retrieve_chunk_response", b"retrieve_chunk_response", "store_chunk_request", b"store_chunk_request", "store_chunk_response", b"store_chunk_response"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "declare_request", b"declare_request", "declare_response", b"declare_response", "delete_chunk_request", b"delete_chunk_request", "delete_chunk_response", b"delete_chunk_response", "heartbeat_request", b"heartbeat_request", "heartbeat_response", b"heartbeat_response", "proof_challenge", b"proof_challenge", "proof_response", b"proof_response", "reconcile_request", b"reconcile_request", "reconcile_response", b"reconcile_response", "refusal", b"refusal", "report_losses_request", b"report_losses_request", "report_losses_response", b"report_losses_response", "retrieve_chunk_request", b"retrieve_chunk_request", "retrieve_chunk_response", b"retrieve_chunk_response", "store_chunk_request", b"store_chunk_request", "store_chunk_response", b"store_chunk_response"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "deadline_ms", b"deadline_ms", "declare_request", b"declare_request", "declare_response", b"declare_response", "delete_chunk_request", b"delete_chunk_request", "delete_chunk_response", b"delete_chunk_response", "heartbeat_request", b"heartbeat_request", "heartbeat_response", b"heartbeat_response", "proof_challenge", b"proof_challenge", "proof_response", b"proof_response", "refusal", b"refusal", "request_id", b"request_id", "retrieve_chunk_request", b"retrieve_chunk_request", "retrieve_chunk_response", b"retrieve_chunk_response", "store_chunk_request", b"store_chunk_request", "store_chunk_response", b"store_chunk_response"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "deadline_ms", b"deadline_ms", "declare_request", b"declare_request", "declare_response", b"declare_response", "delete_chunk_request", b"delete_chunk_request", "delete_chunk_response", b"delete_chunk_response", "heartbeat_request", b"heartbeat_request", "heartbeat_response", b"heartbeat_response", "proof_challenge", b"proof_challenge", "proof_response", b"proof_response", "reconcile_request", b"reconcile_request", "reconcile_response", b"reconcile_response", "refusal", b"refusal", "report_losses_request", b"report_losses_request", "report_losses_response", b"report_losses_response", "request_id", b"request_id", "retrieve_chunk_request", b"retrieve_chunk_request", "retrieve_chunk_response", b"retrieve_chunk_response", "store_chunk_request", b"store_chunk_request", "store_chunk_response", b"store_chunk_response"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["refusal", "store_chunk_request", "store_chunk_response", "retrieve_chunk_request", "retrieve_chunk_response", "proof_challenge", "proof_response", "delete_chunk_request", "delete_chunk_response", "heartbeat_request", "heartbeat_response", "declare_request", "declare_response"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["refusal", "store_chunk_request", "store_chunk_response", "retrieve_chunk_request", "retrieve_chunk_response", "proof_challenge", "proof_response", "delete_chunk_request", "delete_chunk_response", "heartbeat_request", "heartbeat_response", "reconcile_request", "reconcile_response", "report_losses_request", "report_losses_response", "declare_request", "declare_response"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -309,6 +329,11 @@ class DeleteChunkRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CHUNK_IDS_FIELD_NUMBER: _builtins.int
+    TO_TRASH_FIELD_NUMBER: _builtins.int
+    to_trash: _builtins.bool
+    """The asker has found replicas that nobody needs, and nobody has asked for their deletion: the node may keep their bytes
+    aside for some days, where its operator can take them back. For all others they are gone.
+    """
     @_builtins.property
     def chunk_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """At most 10000 ids of 32 lowercase hexadecimal digits."""
@@ -317,10 +342,11 @@ class DeleteChunkRequest(_message.Message):
         self,
         *,
         chunk_ids: _abc.Iterable[_builtins.str] | None = ...,
+        to_trash: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_ids", b"chunk_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_ids", b"chunk_ids", "to_trash", b"to_trash"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -551,6 +577,201 @@ class Coordinator(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Coordinator: _TypeAlias = Coordinator  # noqa: Y015
+
+@_typing.final
+class ReconcileRequest(_message.Message):
+    """What do you hold? First sums, then lists where they differ: see the reference page."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEVEL_FIELD_NUMBER: _builtins.int
+    PREFIXES_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    level: _builtins.int
+    """0 = sums by the first byte of the id; 1 = sums by its first two bytes, within the first bytes `prefixes`;
+    2 = replicas, within the first two bytes `prefixes`.
+    """
+    after: _builtins.str
+    """Level 2: only ids above this one, 32 lowercase hexadecimal digits; empty = from the first on. Else empty."""
+    @_builtins.property
+    def prefixes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Level 0: none. Level 1: 1..64 of 0..255. Level 2: 1..4096 of 0..65535 (two bytes, big-endian)."""
+
+    def __init__(
+        self,
+        *,
+        level: _builtins.int = ...,
+        prefixes: _abc.Iterable[_builtins.int] | None = ...,
+        after: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "level", b"level", "prefixes", b"prefixes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReconcileRequest: _TypeAlias = ReconcileRequest  # noqa: Y015
+
+@_typing.final
+class ReconcileResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUMS_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    more: _builtins.bool
+    """Level 2: there are more, after the last of these."""
+    @_builtins.property
+    def sums(self) -> _containers.RepeatedCompositeFieldContainer[Global___PrefixSum]:
+        """Levels 0 and 1: at most 16384, no prefix twice; a prefix without replicas may be left out."""
+
+    @_builtins.property
+    def replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldReplica]:
+        """Level 2: at most 5000, in the order of their ids."""
+
+    def __init__(
+        self,
+        *,
+        sums: _abc.Iterable[Global___PrefixSum] | None = ...,
+        replicas: _abc.Iterable[Global___HeldReplica] | None = ...,
+        more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["more", b"more", "replicas", b"replicas", "sums", b"sums"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReconcileResponse: _TypeAlias = ReconcileResponse  # noqa: Y015
+
+@_typing.final
+class PrefixSum(_message.Message):
+    """All replicas whose ids begin alike."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREFIX_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    prefix: _builtins.int
+    """0..255 at level 0, 0..65535 at level 1."""
+    count: _builtins.int
+    """How many, and their sealed bytes: below 2^63."""
+    size_bytes: _builtins.int
+    high: _builtins.int
+    """Sums, modulo 2^64, of the first and the second 8 bytes (big-endian) of each replica's digest."""
+    low: _builtins.int
+    def __init__(
+        self,
+        *,
+        prefix: _builtins.int = ...,
+        count: _builtins.int = ...,
+        size_bytes: _builtins.int = ...,
+        high: _builtins.int = ...,
+        low: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "high", b"high", "low", b"low", "prefix", b"prefix", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PrefixSum: _TypeAlias = PrefixSum  # noqa: Y015
+
+@_typing.final
+class HeldReplica(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    id: _builtins.bytes
+    """The replica's id: 16 bytes."""
+    digest: _builtins.bytes
+    """Its digest, 16 bytes: the first half of SHA-256(id | Merkle root | size u32 big-endian)."""
+    size_bytes: _builtins.int
+    """Its sealed bytes, 1..1048576."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.bytes = ...,
+        digest: _builtins.bytes = ...,
+        size_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "id", b"id", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeldReplica: _TypeAlias = HeldReplica  # noqa: Y015
+
+@_typing.final
+class ReportLossesRequest(_message.Message):
+    """These replicas are lost here: the node says so before anybody asks. The same again is harmless."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOSSES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def losses(self) -> _containers.RepeatedCompositeFieldContainer[Global___LostReplica]:
+        """1..1000, no id twice."""
+
+    def __init__(
+        self,
+        *,
+        losses: _abc.Iterable[Global___LostReplica] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["losses", b"losses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportLossesRequest: _TypeAlias = ReportLossesRequest  # noqa: Y015
+
+@_typing.final
+class LostReplica(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHUNK_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    chunk_id: _builtins.str
+    """32 lowercase hexadecimal digits."""
+    reason: _builtins.str
+    """For people: what was found, at most 60 bytes of UTF-8."""
+    def __init__(
+        self,
+        *,
+        chunk_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_id", b"chunk_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LostReplica: _TypeAlias = LostReplica  # noqa: Y015
+
+@_typing.final
+class ReportLossesResponse(_message.Message):
+    """All of them are written down: the node need not report them again, to this coordinator or any other of the network."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportLossesResponse: _TypeAlias = ReportLossesResponse  # noqa: Y015
 
 @_typing.final
 class Refusal(_message.Message):

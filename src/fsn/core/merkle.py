@@ -1,10 +1,12 @@
-"""The Merkle root of a sealed replica: BLAKE3-256 over 4096-byte leaves, in the tree shape of RFC 6962."""
+"""The Merkle tree of a sealed replica: BLAKE3-256 over 4096-byte leaves, in the tree shape of RFC 6962: root, openings of leaves."""
 
+from collections.abc import Sequence
 from typing import Final
 
+import attrs
 from blake3 import blake3
 
-__all__ = ["LEAF_BYTES", "ROOT_BYTES", "merkle_root"]
+__all__ = ["LEAF_BYTES", "ROOT_BYTES", "Opening", "leaf_count", "merkle_root", "open_leaves", "opens"]
 
 LEAF_BYTES: Final = 4096
 """Bytes of every leaf but the last, which holds the rest (1..4096)."""
@@ -13,6 +15,19 @@ ROOT_BYTES: Final = 32
 
 _LEAF: Final = b"\x00"
 _NODE: Final = b"\x01"
+
+
+@attrs.frozen
+class Opening:
+    """A leaf and the hashes beside its way to the root, from the bottom up (RFC 6962, section 2.1.1): at most six for a whole chunk."""
+
+    leaf: bytes = attrs.field(repr=False)
+    siblings: tuple[bytes, ...] = attrs.field(repr=False)
+
+
+def leaf_count(size_bytes: int) -> int:
+    """Leaves of so many bytes."""
+    return -(-size_bytes // LEAF_BYTES)
 
 
 def merkle_root(data: bytes | bytearray | memoryview) -> bytes:
@@ -30,6 +45,39 @@ def merkle_root(data: bytes | bytearray | memoryview) -> bytes:
     while len(level) > 1:
         level = _hash_pairs(hasher, level)
     return level[0]
+
+
+def open_leaves(data: bytes | bytearray | memoryview, indexes: Sequence[int]) -> tuple[Opening, ...]:
+    """An opening for each of `indexes` (0..leaf count - 1), in that order; one tree is computed for all."""
+    hasher = blake3()
+    levels = [_hash_leaves(hasher, memoryview(data))]
+    while len(levels[-1]) > 1:
+        levels.append(_hash_pairs(hasher, levels[-1]))
+    return tuple(
+        Opening(bytes(data[index * LEAF_BYTES : (index + 1) * LEAF_BYTES]), _siblings(levels, index))
+        for index in indexes
+    )
+
+
+def opens(opening: Opening, *, index: int, root: bytes, size_bytes: int) -> bool:
+    """Whether `opening` shows leaf `index` of the bytes, `size_bytes` of them, that have this root. Never raises."""
+    if len(opening.leaf) != min(LEAF_BYTES, size_bytes - index * LEAF_BYTES):
+        return False
+    width, siblings = leaf_count(size_bytes), iter(opening.siblings)
+    digest = blake3(_LEAF + opening.leaf).digest()
+    while width > 1:
+        if (index ^ 1) < width:  # else it is the odd one, carried up as it is
+            sibling = next(siblings, b"")
+            if len(sibling) != ROOT_BYTES:
+                return False
+            digest = blake3(_NODE + (sibling + digest if index & 1 else digest + sibling)).digest()
+        index, width = index >> 1, (width + 1) >> 1
+    return next(siblings, None) is None and digest == root
+
+
+def _siblings(levels: Sequence[list[bytes]], index: int) -> tuple[bytes, ...]:
+    places = ((level, (index >> height) ^ 1) for height, level in enumerate(levels[:-1]))
+    return tuple(level[place] for level, place in places if place < len(level))
 
 
 def _hash_leaves(hasher: blake3, data: memoryview) -> list[bytes]:

@@ -7,7 +7,8 @@
 #   make lint        format, lint, types, import contracts
 #   make format      mend the format and what lint can mend
 #   make bench       the benchmarks: they print ratios and CPU seconds, and are never part of the tests  (ARGS=catalogue: the statements)
-#   make scenarios   stories of real processes that fail: today those of tests/faults
+#   make scenarios   stories of real processes that fail, on this machine and in network namespaces with NAT
+#   make netlab      of those in network namespaces the two quick ones, and the tests of the laboratory itself; part of make test
 #   make docs        write the generated reference pages again
 #   make proto       generate the protobuf module again from storage.proto
 #   make schema      write the golden schema.sql again from the migrations
@@ -18,9 +19,11 @@ ARGS ?=
 # Processes that share the tests, each with a PostgreSQL of its own; `make test WORKERS=0` runs all in one, as a debugger wants it.
 WORKERS ?= auto
 FUZZ_EXAMPLES ?= 5000
+# In fresh namespaces, where nothing else can be reached. Ends with 77 and a reason where the kernel or a container refuses those.
+NETLAB := $(BIN)/python -m scenarios.netlab $(BIN)/python -m pytest scenarios/netlab/stories tests/netlab -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all fuzz lint format bench scenarios docs proto schema clean
+.PHONY: help setup demo test test-all fuzz lint format bench scenarios netlab netlab-tools docs proto schema clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -34,10 +37,18 @@ demo: setup
 	$(BIN)/fsn demo $(ARGS)
 
 test: lint
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not slow" $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not slow and not netns" $(ARGS)
+	$(MAKE) netlab
 
 test-all: test
-	$(BIN)/pytest -m slow $(ARGS)
+	$(BIN)/pytest -m "slow and not netns" $(ARGS)
+	$(NETLAB) -m "netns and slow"
+
+netlab: setup netlab-tools
+	$(NETLAB) -m "netns and not slow"
+
+netlab-tools:
+	@sh tools/netlab.sh
 
 fuzz: setup
 	FSN_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/pytest -m fuzz --hypothesis-profile=fuzz $(ARGS)
@@ -57,6 +68,8 @@ bench: setup
 
 scenarios: setup
 	$(BIN)/pytest -m slow tests/faults $(ARGS)
+	@sh tools/netlab.sh || true
+	$(NETLAB) -m netns -rP || [ $$? = 77 ]
 
 docs: setup
 	$(BIN)/python tools/reference.py

@@ -70,6 +70,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if (
             isinstance(item, pytest.Function)
+            and item.get_closest_marker("netns") is None  # these have theirs: scenarios/netlab/fixtures.py
             and inspect.iscoroutinefunction(item.obj)
             and not hasattr(item.obj, "hypothesis")
         ):

@@ -52,6 +52,10 @@ BROAD_HANDLERS = {
         "fsn/p2p/transport/libp2p.py",
         "on_connection",
     ): "barrier of one connection: a stranger's bytes must not end the listener",
+    (
+        "fsn/p2p/transport/probing.py",
+        "probe_tcp",
+    ): "no barrier: what a stranger's bytes make py-libp2p raise is the result that was asked for",
     ("fsn/web/front/serve.py", "_connect"): "barrier of one HTTP connection: the same, in front of the web",
     (
         "fsn/web/object_response.py",

@@ -10,6 +10,7 @@ import trio
 
 from fsn.core.errors import PeerRefused, PeerTimeout, Unreachable
 from fsn.core.ids import PeerId
+from fsn.core.reachability import DialResult
 from fsn.node.reporting import MAX_COORDINATORS, Reporting, redial_pause
 from fsn.p2p.transport.base import Stream, StreamHandler, Transport
 from fsn.p2p.wire.messages import Contact, Heartbeat, HeartbeatAnswer, Request, Response
@@ -24,6 +25,7 @@ class SwitchedTransport(Transport):
     def __init__(self) -> None:
         self.is_up = True
         self.dials: list[float] = []
+        self.goes_out_from = "192.0.2.1"
         self._gone: dict[PeerId, trio.Event] = {}
 
     peer = US
@@ -54,6 +56,12 @@ class SwitchedTransport(Transport):
 
     def connected_address(self, peer: PeerId) -> str | None:
         return None
+
+    def local_address(self, peer: PeerId) -> str | None:
+        return self.goes_out_from if peer in self._gone else None
+
+    async def probe(self, peer: PeerId, address: str) -> DialResult:
+        raise NotImplementedError
 
     async def wait_disconnected(self, peer: PeerId) -> None:
         if (gone := self._gone.get(peer)) is not None:
@@ -134,6 +142,37 @@ async def test_a_lost_connection_is_redialled_at_once(
         assert found.links[0].failure == "them is not there"
     assert all(1 <= later - earlier <= 2 for earlier, later in pairwise(dials))
     assert 145 <= len(dials) <= 290
+
+
+async def test_a_connection_whose_own_address_is_gone_is_given_up_at_once(
+    autojump_clock: trio.testing.MockClock, transport: SwitchedTransport, coordinator: Coordinator
+) -> None:
+    """One that goes out from an address that is still there is left alone; the other is dialled anew without waiting."""
+    async with reporting(transport, coordinator) as found:
+        await trio.sleep(5)
+        await found.redial(frozenset({"192.0.2.1", "192.0.2.2"}))
+        await trio.sleep(1)
+        assert len(transport.dials) == 1
+        transport.goes_out_from = "192.0.2.9"
+        await found.redial(frozenset({"192.0.2.2"}))
+        await trio.sleep(2)
+        assert len(transport.dials) == 2
+        assert found.links[0].is_connected
+
+
+async def test_new_addresses_end_the_pause_before_a_dial(
+    autojump_clock: trio.testing.MockClock, transport: SwitchedTransport, coordinator: Coordinator
+) -> None:
+    """After hours without a network the coordinator is dialled the moment that there is one."""
+    transport.is_up = False
+    async with reporting(transport, coordinator) as found:
+        await trio.sleep(7200)
+        transport.is_up = True
+        now = trio.current_time()
+        await found.redial(frozenset({"192.0.2.2"}))
+        await trio.sleep(0.5)
+        assert found.links[0].is_connected
+        assert transport.dials[-1] == now
 
 
 async def test_a_long_absence_is_dialled_once_a_minute_for_ever(

@@ -11,6 +11,7 @@ import trio.testing
 
 from fsn.core.errors import PeerError, PeerRefused, PeerTimeout, ProtocolViolation, Unreachable
 from fsn.core.ids import PeerId, ReplicaId
+from fsn.core.reachability import DialResult
 from fsn.p2p.client import OPENING_SECONDS, SENDING_SECONDS, Requester, open_requester
 from fsn.p2p.transport.base import Stream, StreamHandler, Transport
 from fsn.p2p.transport.memory import MemoryNetwork
@@ -490,6 +491,12 @@ class HangingTransport(Transport):
 
     def connected_address(self, peer: PeerId) -> str | None:
         return None
+
+    def local_address(self, peer: PeerId) -> str | None:
+        return None
+
+    async def probe(self, peer: PeerId, address: str) -> DialResult:
+        raise NotImplementedError
 
     async def wait_disconnected(self, peer: PeerId) -> None:
         await trio.sleep_forever()

@@ -163,6 +163,14 @@ def status(*, data_dir: Path, as_json: bool) -> None:
         click.echo(f"{label + ':':13}{text}")
 
 
+_REACH = {
+    "direct": "directly",
+    "own_connection": "through its own connections only",
+    "untested": "not tested yet",
+    "none": "not at all",
+}
+
+
 def _status_lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "node", f"{found['name']} ({found['node_id']})"
     yield "peer", found["peer_id"]
@@ -174,6 +182,7 @@ def _status_lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         state = "connected" if link["connected"] else f"not connected ({link['failure'] or 'dialling'})"
         yield "coordinator", f"{link['peer_id']} {state}"
         yield "earned", f"{format_credits(link['earned_micro_credits'])} credits"
+    yield "reachable", f"{_REACH[found['reachability']['reach']]}: {found['reachability']['reason']}"
     if found["recovery"]["lost_total"]:
         yield "lost", f"{found['recovery']['lost']} chunks at this start, {found['recovery']['lost_total']} in all"
 

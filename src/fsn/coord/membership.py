@@ -99,6 +99,10 @@ class Membership:
             log.info("node_online", node=str(member.node), name=member.record.name, chunks=heartbeat.chunk_count)
         return member
 
+    async def registered(self, peer: PeerId) -> Member | None:
+        """The node with that peer id, whether it is there or not; None when no such node is registered."""
+        return await self._member_of(peer)
+
     def is_online(self, member: Member) -> bool:
         """Whether the node is connected here and was heard of lately."""
         is_fresh = trio.current_time() - member.heard_at < self._config.silent_after_seconds

@@ -11,6 +11,7 @@ import attrs
 import structlog
 
 from fsn.coord.catalog import NodeRecord
+from fsn.coord.database.dial_backs import DialedNode, dialed_node
 from fsn.coord.database.nodes import Registration, list_nodes, node_by_api_key_hash, node_by_id, register_node
 from fsn.coord.database.pool import Pool
 from fsn.core.errors import Conflict, Invalid, NotFound, Unauthorized
@@ -97,6 +98,10 @@ class Registrar:
         if record is None:
             raise NotFound("there is no such node")
         return record
+
+    async def reachability(self, node: NodeId) -> DialedNode | None:
+        """How the node was reached when it was last dialled; None when it never was."""
+        return await dialed_node(self._db, node)
 
     async def authenticate(self, api_key: str) -> NodeRecord:
         """Whose API key it is. Raises Unauthorized."""

@@ -23,6 +23,7 @@ from fsn.coord.config import (
 from fsn.coord.database.master_keys import check_master_keys
 from fsn.coord.database.pool import Pool
 from fsn.coord.deleting import Deleting, Expiring
+from fsn.coord.dialing_back import DialingBack
 from fsn.coord.download import Downloads
 from fsn.coord.fetching import Fetcher
 from fsn.coord.files import Files
@@ -37,9 +38,9 @@ from fsn.coord.secrets import MasterKeys, load_key, load_master_keys
 from fsn.coord.sessions import Sessions
 from fsn.coord.upload import ChunkWriter, StreamedUploads
 from fsn.p2p.client import open_requester
-from fsn.p2p.server import serve_requests
+from fsn.p2p.server import RequestHandler, serve_requests
 from fsn.p2p.transport.base import Transport
-from fsn.p2p.wire.messages import Contact, Heartbeat
+from fsn.p2p.wire.messages import Contact, DialBack, Heartbeat, Request
 from fsn.runtime.clock import Clock, system_clock
 from fsn.runtime.stages import open_stage
 from fsn.runtime.supervise import Bell, Worker, supervise
@@ -146,7 +147,11 @@ async def open_services(
         def contacts() -> tuple[Contact, ...]:
             return (Contact(transport.peer, announced()),)
 
-        serve_requests(transport, {Heartbeat: NodeHandlers(membership, contacts).heartbeat}, may_ask=lambda _: True)
+        handlers: dict[type[Request], RequestHandler] = {
+            Heartbeat: NodeHandlers(membership, contacts).heartbeat,
+            DialBack: DialingBack(db, membership, transport, clock).dial_back,
+        }
+        serve_requests(transport, handlers, may_ask=lambda _: True)
         workers: list[Worker] = [
             SightingRecording(membership, db),
             Deleting(db, membership, requester, clock, deletions_due),

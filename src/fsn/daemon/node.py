@@ -18,6 +18,7 @@ from fsn.runtime.clock import Clock, system_clock
 from fsn.runtime.data_folder import published_ports
 from fsn.runtime.garbage import settle_garbage_collector
 from fsn.runtime.groups import sole_error
+from fsn.runtime.interfaces import interface_addresses
 from fsn.runtime.stages import open_signals, open_stage
 from fsn.web.admin.app import Health, Status, admin_app, health_of, status_of
 from fsn.web.config import HttpConfig
@@ -89,7 +90,9 @@ async def open_node(
     """
     with sole_error():
         async with (
-            open_services(config, open_transport=open_transport, clock=clock, rng=rng) as services,
+            open_services(
+                config, open_transport=open_transport, clock=clock, rng=rng, own_addresses=interface_addresses
+            ) as services,
             open_stage("admin", grace_seconds=ADMIN_GRACE_SECONDS) as nursery,
         ):
             stopping = trio.Event()

@@ -1,7 +1,7 @@
 """Staying in touch with coordinators: dial, heartbeat, notice a loss, dial again, for ever."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from random import Random
 from typing import Final, Protocol
 
@@ -79,6 +79,8 @@ class Reporting:
         self._heartbeat_seconds = heartbeat_seconds
         self._links: dict[PeerId, Link] = {}
         self._new = trio.Event()
+        self._connected = trio.Event()
+        self._hurry = trio.Event()
 
     def knows(self, peer: PeerId) -> bool:
         """Whether `peer` is a coordinator of ours: the pinned one, or one that a coordinator of ours has named."""
@@ -96,6 +98,25 @@ class Reporting:
         elif len(self._links) < MAX_COORDINATORS and contact.peer != self._transport.peer:
             self._links[contact.peer] = Link(contact, lost_at=trio.current_time())
             self._new.set()
+
+    async def wait_connected(self) -> None:
+        """Return when a coordinator answers our heartbeats; at once when one does."""
+        while not any(link.is_connected for link in self.links):
+            await self._connected.wait()
+
+    async def wait_new_connection(self) -> None:
+        """Return when the next connection to a coordinator is made."""
+        await self._connected.wait()
+
+    async def redial(self, addresses: Collection[str]) -> None:
+        """Our own addresses are these now: give up connections that go out from others, and dial at once whoever is not connected."""
+        for link in self.links:
+            local = self._transport.local_address(link.contact.peer)
+            if local is not None and local not in addresses:
+                log.info("own_address_gone", address=local, coordinator=link.contact.peer)
+                await self._transport.disconnect(link.contact.peer)
+        hurry, self._hurry = self._hurry, trio.Event()
+        hurry.set()
 
     async def run(self) -> None:
         """Report until cancelled, which is harmless at any time."""
@@ -118,7 +139,8 @@ class Reporting:
             except PeerError as error:
                 link.failure = error.message
             await self._lose(link)
-            await trio.sleep(redial_pause(trio.current_time() - link.lost_at, self._rng))
+            with trio.move_on_after(redial_pause(trio.current_time() - link.lost_at, self._rng)):
+                await self._hurry.wait()
 
     async def _connect(self, link: Link) -> None:
         peer, addresses = link.contact.peer, link.contact.addresses
@@ -144,7 +166,10 @@ class Reporting:
     def _take(self, link: Link, answer: HeartbeatAnswer) -> None:
         if not link.is_connected:
             log.info("coordinator_connected", coordinator=link.contact.peer)
-        link.is_connected, link.failure = True, None
+            link.is_connected = True
+            connected, self._connected = self._connected, trio.Event()
+            connected.set()
+        link.failure = None
         link.heartbeat_at = trio.current_time()
         link.earned_micro_credits = answer.earned_micro_credits
         for contact in answer.coordinators:

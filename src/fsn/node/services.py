@@ -15,6 +15,7 @@ from fsn.node.chunkstore.disk import open_disk_store
 from fsn.node.config import IDENTITY_NAME, NodeConfig
 from fsn.node.handlers import ChunkHandlers
 from fsn.node.metrics import NodeMetrics
+from fsn.node.reachability import AddressWatching, Reachability
 from fsn.node.reporting import Reporting
 from fsn.p2p.announcing import quic_port_of, tcp_port_of
 from fsn.p2p.client import open_requester
@@ -26,6 +27,7 @@ from fsn.runtime.clock import Clock, system_clock
 from fsn.runtime.data_folder import forget_ports, locked_folder
 from fsn.runtime.identity import Identity, load_identity
 from fsn.runtime.stages import open_stage
+from fsn.runtime.supervise import supervise
 
 __all__ = ["NodeServices", "OpenStore", "OpenTransport", "open_services", "open_store"]
 
@@ -45,6 +47,7 @@ class NodeServices:
     store: ChunkStore
     transport: Transport
     reporting: Reporting
+    reachability: Reachability
     started_at: float
     """By trio's clock."""
     metrics: NodeMetrics
@@ -89,8 +92,11 @@ async def open_services(
     open_store: OpenStore = open_store,
     clock: Clock = system_clock,
     rng: Random | None = None,
+    own_addresses: Callable[[], frozenset[str]] | None = None,
 ) -> AsyncIterator[NodeServices]:
     """A node that serves its coordinators and reports to them for the length of the block.
+
+    `own_addresses` tells the addresses of this machine, which are looked at once a second; without it nobody looks.
 
     Raises `Conflict` when another process uses the folder, `ConfigError` when it is not initialised or a port is taken, `StorageError`
     when the chunk store cannot be opened. On leaving: heartbeats end, connections close, what the store has begun is finished.
@@ -104,25 +110,33 @@ async def open_services(
             open_transport(identity, config.p2p) as transport,
             open_requester(transport) as requester,
         ):
-            describe = _describing(store, config.p2p.announce or tuple(transport.addresses))
+            rng = rng or Random()  # noqa: S311 - jitter, not a secret
+
+            def addresses() -> tuple[str, ...]:
+                return config.p2p.announce or tuple(transport.addresses)
+
             reporting = Reporting(
                 transport,
                 requester,
-                describe=describe,
-                rng=rng or Random(),  # noqa: S311 - jitter, not a secret
+                describe=_describing(store, addresses),
+                rng=rng,
                 heartbeat_seconds=config.heartbeat_seconds,
             )
+            reachability = Reachability(reporting, requester, addresses, rng=rng)
             handlers = ChunkHandlers(store, is_draining=lambda: False, metrics=metrics)
             serve_requests(transport, handlers.by_request(), may_ask=reporting.knows)
             reporting.add(config.coordinator.contact)
             async with open_stage("reporting", grace_seconds=0) as nursery:
                 nursery.start_soon(reporting.run, name="reporting")
+                nursery.start_soon(reachability.run, name="reachability")
+                if own_addresses is not None:
+                    nursery.start_soon(supervise, AddressWatching(own_addresses, reporting.redial), trio.Event())
                 log.info("node_started", node=str(config.node_id), peer=transport.peer, chunks=store.totals().count)
-                yield NodeServices(config, store, transport, reporting, trio.current_time(), metrics)
+                yield NodeServices(config, store, transport, reporting, reachability, trio.current_time(), metrics)
                 log.info("node_stopping", node=str(config.node_id))
 
 
-def _describing(store: ChunkStore, addresses: tuple[str, ...]) -> Callable[[], Heartbeat]:
+def _describing(store: ChunkStore, addresses: Callable[[], tuple[str, ...]]) -> Callable[[], Heartbeat]:
     def describe() -> Heartbeat:
         totals = store.totals()
         return Heartbeat(
@@ -130,7 +144,7 @@ def _describing(store: ChunkStore, addresses: tuple[str, ...]) -> Callable[[], H
             used_bytes=totals.size_bytes,
             free_bytes=store.free_bytes(),
             version=__version__,
-            addresses=addresses,
+            addresses=addresses(),
         )
 
     return describe

@@ -23,6 +23,8 @@ from fsn.p2p.wire.messages import (
     Declaration,
     Declared,
     DeleteChunks,
+    DialBack,
+    DialedBack,
     Heartbeat,
     HeartbeatAnswer,
     LossesReported,
@@ -59,6 +61,7 @@ _ANSWERS: Mapping[type[Request], type[Response]] = {
     Reconcile: Reconciled,
     ReportLosses: LossesReported,
     Declaration: Declared,
+    DialBack: DialedBack,
 }
 
 

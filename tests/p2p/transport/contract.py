@@ -13,6 +13,7 @@ import trio
 import trio.testing
 
 from fsn.core.errors import ProtocolViolation, Unreachable
+from fsn.core.reachability import DialOutcome, DialResult
 from fsn.p2p.transport.base import Stream, StreamHandler, Transport
 
 ECHO = "/test/echo/1"
@@ -194,6 +195,29 @@ class TransportContract:
                 assert pair.a.connected_address(pair.b.peer) is None
                 await pair.a.wait_disconnected(pair.b.peer)
                 await pair.a.disconnect(pair.b.peer)
+
+    async def test_a_probe_says_who_answers_and_touches_nothing(self, open_pair: OpenPair) -> None:
+        """A stranger's dial finds the peer, another one, or nobody; the connection that is there lives on, and no other is left."""
+        with trio.fail_after(20):
+            async with open_pair() as pair, open_pair() as other:
+                pair.b.serve(ECHO, echo)
+                (address,) = pair.b.addresses
+                assert await pair.a.probe(pair.b.peer, address) == DialResult(address, DialOutcome.REACHED)
+                assert not pair.a.is_connected(pair.b.peer)
+                assert pair.a.local_address(pair.b.peer) is None
+                await pair.connect()
+                stream = await pair.a.open_stream(pair.b.peer, ECHO)
+                assert (await pair.a.probe(pair.b.peer, address)).outcome == DialOutcome.REACHED
+                assert (await pair.a.probe(other.b.peer, address)).outcome == DialOutcome.WRONG_PEER
+                await stream.send_all(b"still")
+                assert await receive_exactly(stream, 5) == b"still"
+                assert pair.a.local_address(pair.b.peer) == "127.0.0.1"
+                await stream.aclose()
+                await pair.kill_b()
+                assert (await pair.a.probe(pair.b.peer, address)).outcome in (
+                    DialOutcome.REFUSED,
+                    DialOutcome.NO_ANSWER,
+                )
 
     async def test_an_unknown_protocol_is_a_violation(self, open_pair: OpenPair) -> None:
         """Asking for a protocol that the peer does not serve is refused, and costs nothing else."""

@@ -23,6 +23,7 @@ from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
 from fsn.core.errors import ProtocolViolation, Unreachable
 from fsn.core.ids import PeerId
+from fsn.core.reachability import DialResult
 from fsn.p2p.transport.base import Stream, StreamHandler, Transport
 from fsn.p2p.transport.serving import run_handler
 
@@ -89,6 +90,12 @@ class StockTransport(Transport):
             remote = connection.muxed_conn.get_remote_address()  # type: ignore[attr-defined]
             return str(remote[0]) if remote else None
         return None
+
+    def local_address(self, peer: PeerId) -> str | None:
+        raise NotImplementedError
+
+    async def probe(self, peer: PeerId, address: str) -> DialResult:
+        raise NotImplementedError
 
     async def wait_disconnected(self, peer: PeerId) -> None:
         await trio.lowlevel.checkpoint()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fsn.core.errors import ProtocolViolation
 from fsn.core.ids import PeerId, ReplicaId
+from fsn.core.reachability import DialOutcome, DialResult
 from fsn.core.reconciliation import HeldReplica, PrefixSum
 from fsn.core.sealing import MAX_SEALED_BYTES
 from fsn.p2p.wire import storage_pb2 as pb
@@ -25,6 +26,8 @@ from fsn.p2p.wire.messages import (
     Declaration,
     Declared,
     DeleteChunks,
+    DialBack,
+    DialedBack,
     Heartbeat,
     HeartbeatAnswer,
     LossesReported,
@@ -78,6 +81,14 @@ VECTORS: dict[str, Envelope] = {
     "declare_request_active": Envelope(13, 10_000, Declaration(Standing.ACTIVE)),
     "declare_response": Envelope(
         12, 0, Declared("draining", 90, "moving; 3 nodes are wanted, 2 are there", 172_710, 4_000_000, 2**40, 3)
+    ),
+    "dial_back_request": Envelope(12, 30_000, DialBack(("/ip4/0.0.0.0/tcp/4001", "/dns4/n.example/tcp/4001"))),
+    "dial_back_response": Envelope(
+        12,
+        0,
+        DialedBack(
+            "192.0.2.7", (DialResult("/ip4/192.0.2.7/tcp/4001", DialOutcome.NO_ANSWER, "no answer within 5 s"),)
+        ),
     ),
     "refusal": Envelope(11, 0, Refusal(RefusalCode.BUSY, "32 requests are open already", retry_after_ms=250)),
 }
@@ -158,6 +169,20 @@ messages: st.SearchStrategy[Message] = st.one_of(
         HeartbeatAnswer,
         st.integers(-(2**63), 2**63 - 1),
         st.lists(st.builds(Contact, st.text("abc123", min_size=1, max_size=60), addresses), max_size=5).map(tuple),
+    ),
+    st.builds(DialBack, st.lists(st.text(max_size=60), max_size=8).map(tuple)),
+    st.builds(
+        DialedBack,
+        st.none() | st.just("2001:db8::1"),
+        st.lists(
+            st.builds(
+                DialResult,
+                st.text(max_size=60),
+                st.sampled_from(DialOutcome) | st.from_regex("[a-z_]{1,32}", fullmatch=True),
+                st.text(max_size=50),
+            ),
+            max_size=8,
+        ).map(tuple),
     ),
     st.builds(
         Declaration,

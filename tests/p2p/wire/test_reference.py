@@ -16,6 +16,8 @@ NUMBERS = {
     "deletions": limits.MAX_DELETIONS,
     "error": limits.MAX_ERROR_BYTES,
     "refusal": limits.MAX_REFUSAL_BYTES,
+    "dials": limits.MAX_DIALS,
+    "detail": limits.MAX_DETAIL_BYTES,
     "addresses": limits.MAX_ADDRESSES,
     "address": limits.MAX_ADDRESS_BYTES,
     "coordinators": limits.MAX_COORDINATORS,

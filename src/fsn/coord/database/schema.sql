@@ -37,6 +37,17 @@ create table credit_purchases (
     constraint credit_purchases_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id)
 );
 
+create table dial_backs (
+    node_id uuid not null,
+    tested_at timestamp with time zone not null,
+    tested_by text not null,
+    reach text not null,
+    outcome text not null,
+    addresses text[] not null,
+    constraint dial_backs_pkey PRIMARY KEY (node_id),
+    constraint dial_backs_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id) ON DELETE CASCADE
+) with (fillfactor=50);
+
 create table files (
     id uuid not null,
     user_id uuid not null,
@@ -216,6 +227,8 @@ create table users (
     created_at timestamp with time zone not null,
     constraint users_pkey PRIMARY KEY (id)
 );
+
+CREATE INDEX dial_backs_direct ON public.dial_backs USING btree (tested_at) WHERE (reach = 'direct'::text);
 
 CREATE INDEX files_of_user ON public.files USING btree (user_id, created_at DESC, id DESC) WHERE (status <> 'deleted'::file_status);
 

@@ -11,12 +11,15 @@ from fsn.core.ids import PeerId
 __all__ = [
     "QUIC",
     "TCP",
+    "Host",
     "PeerAddress",
     "format_address",
     "format_tcp_address",
+    "host_of",
     "is_peer_address",
     "parse_address",
     "parse_tcp_address",
+    "with_host",
 ]
 
 TCP: Final = "tcp"
@@ -33,6 +36,28 @@ class PeerAddress:
     peer: PeerId | None = None
     transport: str = TCP
     """`TCP` or `QUIC`."""
+
+
+@attrs.frozen
+class Host:
+    """The machine that a multiaddress begins with: an IP text or a name."""
+
+    name: str
+    is_ip: bool
+
+
+def host_of(text: str) -> Host | None:
+    """The host at the beginning of a multiaddress of any transport; None where it begins with something else (`/memory/...`)."""
+    match text.split("/", 3):
+        case ["", kind, host, *_] if kind in _HOST_PROTOCOLS:
+            return Host(host, is_ip=kind in ("ip4", "ip6"))
+    return None
+
+
+def with_host(text: str, ip: str) -> str:
+    """The multiaddress with that IP address in the place of its host."""
+    rest = text.split("/", 3)[3]
+    return f"/ip{ipaddress.ip_address(ip).version}/{ip}/{rest}"
 
 
 def parse_address(text: str) -> PeerAddress:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import trio
 
 from fsn.core.ids import PeerId
+from fsn.core.reachability import DialResult
 
 __all__ = ["Stream", "StreamHandler", "Transport"]
 
@@ -74,6 +75,17 @@ class Transport(ABC):
     @abstractmethod
     def connected_address(self, peer: PeerId) -> str | None:
         """The remote host address (IP text) that the peer's connection comes from, None without one."""
+
+    @abstractmethod
+    def local_address(self, peer: PeerId) -> str | None:
+        """The address of ours (IP text) that the peer's connection goes out from, None without one."""
+
+    @abstractmethod
+    async def probe(self, peer: PeerId, address: str) -> DialResult:
+        """Dial one address as a stranger, under a throw-away identity, and hang up once `peer` has proved to be there, or not.
+
+        Connections that are there are neither used nor touched. The caller sets the deadline. Raises nothing for what the other side does.
+        """
 
     @abstractmethod
     async def wait_disconnected(self, peer: PeerId) -> None:

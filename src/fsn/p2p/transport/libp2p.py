@@ -13,6 +13,7 @@ import trio
 
 from fsn.core.errors import Invalid, Unreachable
 from fsn.core.ids import PeerId
+from fsn.core.reachability import DialOutcome, DialResult
 from fsn.p2p.config import P2pConfig
 from fsn.p2p.transport.addresses import PeerAddress, format_tcp_address, parse_tcp_address
 from fsn.p2p.transport.base import Stream, StreamHandler, Transport
@@ -110,6 +111,20 @@ class Libp2pTransport(Transport):
         live = self._host.live(peer)
         remote = live[-1].get_remote_address() if live else None
         return remote[0] if remote else None
+
+    def local_address(self, peer: PeerId) -> str | None:
+        live = self._host.live(peer)
+        return live[-1].get_local_address() if live else None
+
+    async def probe(self, peer: PeerId, address: str) -> DialResult:
+        await trio.lowlevel.checkpoint()
+        try:
+            target, peer_id = self._checked(peer, address)
+        except Unreachable as error:
+            return DialResult(address, DialOutcome.NOT_TRIED, error.message)
+        from fsn.p2p.transport.probing import probe_tcp
+
+        return await probe_tcp(peer_id, target, address)
 
     async def wait_disconnected(self, peer: PeerId) -> None:
         while live := self._host.live(peer):

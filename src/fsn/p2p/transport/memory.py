@@ -9,6 +9,7 @@ import trio
 
 from fsn.core.errors import ConfigError, ProtocolViolation, Unreachable
 from fsn.core.ids import PeerId
+from fsn.core.reachability import DialOutcome, DialResult
 from fsn.p2p.transport.base import Stream, StreamHandler, Transport
 from fsn.p2p.transport.memory_connection import Connection
 from fsn.p2p.transport.memory_links import DIAL_SECONDS, Nat, Place, Weather
@@ -153,6 +154,15 @@ class MemoryNetwork:
         address = self.place(peer).address
         return (f"/memory/{peer}",) if address == "127.0.0.1" else (f"/ip4/{address}/memory/{peer}",)
 
+    async def probe(self, dialler: PeerId, peer: PeerId, address: str) -> DialResult:
+        """Who answers at `address`; lasts for ever where the dial gets through to nobody behind it."""
+        found = next((each for each in self._transports if address in self.addresses(each)), None)
+        if found is None:
+            return DialResult(address, DialOutcome.NO_ANSWER, "nobody is there")
+        await self._wait_way(dialler, found)
+        await self._wait_turns(dialler, found, 3)
+        return DialResult(address, DialOutcome.REACHED if found == peer else DialOutcome.WRONG_PEER)
+
     def transport(self, peer: PeerId) -> "MemoryTransport":
         """That peer's transport, which must be there."""
         return self._transports[peer]
@@ -223,6 +233,13 @@ class MemoryTransport(Transport):
 
     def connected_address(self, peer: PeerId) -> str | None:
         return self._network.place(peer).address if self.is_connected(peer) else None
+
+    def local_address(self, peer: PeerId) -> str | None:
+        return self._network.place(self._peer).address if self.is_connected(peer) else None
+
+    async def probe(self, peer: PeerId, address: str) -> DialResult:
+        await trio.lowlevel.checkpoint()
+        return await self._network.probe(self._peer, peer, address)
 
     async def wait_disconnected(self, peer: PeerId) -> None:
         await trio.lowlevel.checkpoint()

@@ -70,6 +70,7 @@ class SecuredConnection(BaseSession):
         )
         self._session = _session_after(handshaken, _tcp_stream(raw))
         self._remote = _remote_address(_tcp_stream(raw))
+        self.local_address = _local_address(_tcp_stream(raw))
         self._unread: deque[bytes] = deque()
 
     def take_session(self) -> "BufferedSession":
@@ -203,6 +204,10 @@ class MuxedConnection(IMuxedConn):
         """IP text and port of the other side."""
         return self.secured_conn.get_remote_address()
 
+    def get_local_address(self) -> str | None:
+        """IP text of our side."""
+        return self.secured_conn.local_address
+
     def get_transport_addresses(self) -> list[Multiaddr]:
         return self.secured_conn.get_transport_addresses()
 
@@ -293,3 +298,11 @@ def _remote_address(stream: trio.SocketStream) -> tuple[str, int] | None:
     except OSError:
         return None
     return str(host).removeprefix("::ffff:"), int(port)
+
+
+def _local_address(stream: trio.SocketStream) -> str | None:
+    """IP text; None when the socket is closed already."""
+    try:
+        return str(stream.socket.getsockname()[0]).removeprefix("::ffff:")
+    except OSError:
+        return None

@@ -11,6 +11,7 @@ from google.protobuf.message import Message as ProtobufMessage
 
 from fsn.core.errors import ProtocolViolation
 from fsn.core.ids import PeerId, ReplicaId
+from fsn.core.reachability import DialOutcome, DialResult
 from fsn.core.reconciliation import HeldReplica, PrefixSum
 from fsn.p2p.wire import storage_pb2 as pb
 from fsn.p2p.wire.fields import Field, last_field
@@ -19,6 +20,8 @@ from fsn.p2p.wire.limits import (
     MAX_COORDINATORS,
     MAX_DECLARED_BYTES,
     MAX_DELETIONS,
+    MAX_DETAIL_BYTES,
+    MAX_DIALS,
     MAX_ERROR_BYTES,
     MAX_LISTED,
     MAX_LOSSES,
@@ -36,6 +39,8 @@ from fsn.p2p.wire.messages import (
     Declaration,
     Declared,
     DeleteChunks,
+    DialBack,
+    DialedBack,
     Heartbeat,
     HeartbeatAnswer,
     LossesReported,
@@ -58,6 +63,7 @@ _HASH: Final = re.compile("[0-9a-f]{64}")
 _MAX_FILE_ID_CHARACTERS: Final = 64
 _ID_BYTES: Final = 16
 _LEVELS: Final[Mapping[int, ReconcileLevel]] = {level.value: level for level in ReconcileLevel}
+_KNOWN_OUTCOMES: Final[Mapping[str, DialOutcome]] = {outcome.value: outcome for outcome in DialOutcome}
 _KNOWN_REFUSALS: Final[Mapping[str, RefusalCode]] = {code.value: code for code in RefusalCode}
 _KNOWN_STANDINGS: Final[Mapping[str, Standing]] = {standing.value: standing for standing in Standing}
 _LENGTH_DELIMITED: Final = 2  # protobuf's wire type
@@ -75,6 +81,8 @@ _Small = (
     | HeartbeatAnswer
     | Declaration
     | Declared
+    | DialBack
+    | DialedBack
     | Refusal
 )
 
@@ -176,6 +184,9 @@ def _shortened(message: Message) -> Message:
             return ChunksDeleted({replica: cut_text(error, MAX_ERROR_BYTES) for replica, error in failed.items()})
         case ReportLosses(losses=losses):
             return ReportLosses({replica: cut_text(reason, MAX_ERROR_BYTES) for replica, reason in losses.items()})
+        case DialedBack(observed, results):
+            cut = [attrs.evolve(each, detail=cut_text(each.detail, MAX_DETAIL_BYTES)) for each in results]
+            return DialedBack(observed, tuple(cut))
     return message
 
 
@@ -232,6 +243,12 @@ def _small_body(message: _Small) -> tuple[int, ProtobufMessage]:
             return pb.Envelope.DECLARE_REQUEST_FIELD_NUMBER, pb.DeclareRequest(**attrs.asdict(message))
         case Declared():
             return pb.Envelope.DECLARE_RESPONSE_FIELD_NUMBER, pb.DeclareResponse(**attrs.asdict(message))
+        case DialBack(addresses):
+            return pb.Envelope.DIAL_BACK_REQUEST_FIELD_NUMBER, pb.DialBackRequest(addresses=addresses)
+        case DialedBack(observed, dialled):
+            dials = [pb.DialBackResult(**attrs.asdict(each)) for each in dialled]
+            done = pb.DialBackResponse(observed_address=observed or "", results=dials)
+            return pb.Envelope.DIAL_BACK_RESPONSE_FIELD_NUMBER, done
         case Refusal(code, text, retry_after_ms):
             return pb.Envelope.REFUSAL_FIELD_NUMBER, pb.Refusal(code=code, message=text, retry_after_ms=retry_after_ms)
 
@@ -358,6 +375,18 @@ def _read_declared(body: pb.DeclareResponse) -> Declared:
     )
 
 
+def _read_dial_back(body: pb.DialBackRequest) -> DialBack:
+    return DialBack(tuple(body.addresses[: MAX_DIALS + 1]))
+
+
+def _read_dialed_back(body: pb.DialBackResponse) -> DialedBack:
+    results = [
+        DialResult(each.address, _KNOWN_OUTCOMES.get(each.outcome, each.outcome), each.detail)
+        for each in body.results[: MAX_DIALS + 1]
+    ]
+    return DialedBack(body.observed_address or None, tuple(results))
+
+
 def _read_refusal(body: pb.Refusal) -> Refusal:
     return Refusal(_KNOWN_REFUSALS.get(body.code, body.code), body.message, body.retry_after_ms)
 
@@ -384,6 +413,8 @@ _READERS: Final[Mapping[str, Callable[[Any], Message]]] = {
     "report_losses_response": _read_losses_reported,
     "declare_request": _read_declaration,
     "declare_response": _read_declared,
+    "dial_back_request": _read_dial_back,
+    "dial_back_response": _read_dialed_back,
 }
 
 _DATA_FIELDS: Final[Mapping[int, str]] = {

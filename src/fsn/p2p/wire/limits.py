@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Final
 
 from fsn.core.merkle import ROOT_BYTES
+from fsn.core.reachability import DialResult
 from fsn.core.reconciliation import DIGEST_BYTES, PrefixSum
 from fsn.core.sealing import MAX_SEALED_BYTES
 from fsn.p2p.wire.messages import (
@@ -16,6 +17,8 @@ from fsn.p2p.wire.messages import (
     Declaration,
     Declared,
     DeleteChunks,
+    DialBack,
+    DialedBack,
     Heartbeat,
     HeartbeatAnswer,
     LossesReported,
@@ -35,6 +38,8 @@ __all__ = [
     "MAX_COORDINATORS",
     "MAX_DECLARED_BYTES",
     "MAX_DELETIONS",
+    "MAX_DETAIL_BYTES",
+    "MAX_DIALS",
     "MAX_ERROR_BYTES",
     "MAX_FIRST_BYTES",
     "MAX_HELD_BYTES",
@@ -74,6 +79,11 @@ MAX_HELD_BYTES: Final = 1024 * 1024
 
 MAX_LOSSES: Final = 1000
 """In one report."""
+MAX_DIALS: Final = 8
+"""Addresses in one DialBack, and results of it."""
+
+MAX_DETAIL_BYTES: Final = 200
+"""Of what is said of one dial."""
 
 MAX_ADDRESSES: Final = 32
 MAX_ADDRESS_BYTES: Final = 256
@@ -84,11 +94,13 @@ MAX_REASON_BYTES: Final = 200
 """Of an operator's reason in a Declaration."""
 MAX_DECLARED_BYTES: Final = 500
 """Of the reason in Declared: the operator's, and what the coordinator has to add."""
+MAX_IP_BYTES: Final = 64
 
 _INT32_MAX: Final = 2**31 - 1
 _UINT32_MAX: Final = 2**32 - 1
 _INT64_MAX: Final = 2**63 - 1
 _UINT64_MAX: Final = 2**64 - 1
+_OUTCOME: Final = re.compile(r"[a-z_]{1,32}")
 _REFUSAL_CODE: Final = re.compile(r"[A-Z_]{1,32}")
 _STATE: Final = re.compile(r"[a-z_]{1,32}")
 
@@ -133,6 +145,14 @@ def breaches(message: Message) -> Iterator[str]:
             yield from _declaration(message)
         case Declared():
             yield from _declared(message)
+        case DialBack(addresses=addresses):
+            yield from _outside("addresses", len(addresses), 0, MAX_DIALS)
+            yield from _longer("address", addresses, MAX_ADDRESS_BYTES)
+        case DialedBack(observed_address=observed, results=results):
+            yield from _longer("observed_address", [observed or ""], MAX_IP_BYTES)
+            yield from _outside("results", len(results), 0, MAX_DIALS)
+            for result in results:
+                yield from _dial_result(result)
         case Refusal():
             yield from _refusal(message)
         case ChunkStored() | LossesReported():
@@ -205,6 +225,13 @@ def _declared(message: Declared) -> Iterator[str]:
     for name in ("since_seconds", "remaining_seconds", "replicas_left", "bytes_left", "replicas_only_here"):
         yield from _outside(name, getattr(message, name), 0, _INT64_MAX)
     yield from _longer("reason", [message.reason], MAX_DECLARED_BYTES)
+
+
+def _dial_result(result: DialResult) -> Iterator[str]:
+    if not _OUTCOME.fullmatch(result.outcome):
+        yield f"a dial's outcome is 1..32 of a-z and _; got {result.outcome[:40]!r}"
+    yield from _longer("address", [result.address], MAX_ADDRESS_BYTES)
+    yield from _longer("detail", [result.detail], MAX_DETAIL_BYTES)
 
 
 def _refusal(message: Refusal) -> Iterator[str]:

@@ -7,11 +7,13 @@ from typing import Final
 import attrs
 
 from fsn.core.ids import PeerId, ReplicaId
+from fsn.core.reachability import DialResult
 from fsn.core.reconciliation import HeldReplica, PrefixSum
 
 __all__ = [
     "DECLARE",
     "DELETE_CHUNK",
+    "DIAL_BACK",
     "HEARTBEAT",
     "PROTOCOL_OF",
     "RECONCILE",
@@ -25,6 +27,8 @@ __all__ = [
     "Declaration",
     "Declared",
     "DeleteChunks",
+    "DialBack",
+    "DialedBack",
     "Heartbeat",
     "HeartbeatAnswer",
     "LossesReported",
@@ -49,6 +53,7 @@ RECONCILE: Final = "/federated-storage/1.0.0/reconcile"
 REPORT_LOSSES: Final = "/federated-storage/1.0.0/report-losses"
 HEARTBEAT: Final = "/federated-storage/1.0.0/heartbeat"
 DECLARE: Final = "/federated-storage/1.0.0/declare"
+DIAL_BACK: Final = "/federated-storage/1.0.0/dial-back"
 
 
 class RefusalCode(StrEnum):
@@ -222,6 +227,21 @@ class LossesReported:
 
 
 @attrs.frozen
+class DialBack:
+    """Dial the asker anew at these addresses and say whether it answers; an unspecified IP stands for the one it comes from."""
+
+    addresses: tuple[str, ...]
+
+
+@attrs.frozen
+class DialedBack:
+    """How each dial ended, and the IP address that the request came from (None: not known)."""
+
+    observed_address: str | None
+    results: tuple[DialResult, ...] = ()
+
+
+@attrs.frozen
 class Refusal:
     """No, and why. `retry_after_ms` is 0 when asking again later is no use."""
 
@@ -230,9 +250,17 @@ class Refusal:
     retry_after_ms: int = 0
 
 
-Request = StoreChunk | RetrieveChunk | DeleteChunks | Heartbeat | Reconcile | ReportLosses | Declaration
+Request = StoreChunk | RetrieveChunk | DeleteChunks | Heartbeat | Reconcile | ReportLosses | Declaration | DialBack
 Response = (
-    ChunkStored | ChunkRetrieved | ChunksDeleted | HeartbeatAnswer | Reconciled | LossesReported | Declared | Refusal
+    ChunkStored
+    | ChunkRetrieved
+    | ChunksDeleted
+    | HeartbeatAnswer
+    | Reconciled
+    | LossesReported
+    | Declared
+    | DialedBack
+    | Refusal
 )
 Message = Request | Response
 
@@ -244,4 +272,5 @@ PROTOCOL_OF: Final[Mapping[type[Request], str]] = {
     Reconcile: RECONCILE,
     ReportLosses: REPORT_LOSSES,
     Declaration: DECLARE,
+    DialBack: DIAL_BACK,
 }

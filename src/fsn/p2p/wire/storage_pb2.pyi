@@ -52,6 +52,8 @@ class Envelope(_message.Message):
     REPORT_LOSSES_RESPONSE_FIELD_NUMBER: _builtins.int
     DECLARE_REQUEST_FIELD_NUMBER: _builtins.int
     DECLARE_RESPONSE_FIELD_NUMBER: _builtins.int
+    DIAL_BACK_REQUEST_FIELD_NUMBER: _builtins.int
+    DIAL_BACK_RESPONSE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.int
     """Chosen by the asker, unique among its unanswered requests on this stream; the answer repeats it."""
     deadline_ms: _builtins.int
@@ -110,6 +112,12 @@ class Envelope(_message.Message):
 
     @_builtins.property
     def declare_response(self) -> Global___DeclareResponse: ...
+    @_builtins.property
+    def dial_back_request(self) -> Global___DialBackRequest:
+        """Stream protocol /federated-storage/1.0.0/dial-back, node to coordinator."""
+
+    @_builtins.property
+    def dial_back_response(self) -> Global___DialBackResponse: ...
     def __init__(
         self,
         *,
@@ -132,12 +140,14 @@ class Envelope(_message.Message):
         report_losses_response: Global___ReportLossesResponse | None = ...,
         declare_request: Global___DeclareRequest | None = ...,
         declare_response: Global___DeclareResponse | None = ...,
+        dial_back_request: Global___DialBackRequest | None = ...,
+        dial_back_response: Global___DialBackResponse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "declare_request", b"declare_request", "declare_response", b"declare_response", "delete_chunk_request", b"delete_chunk_request", "delete_chunk_response", b"delete_chunk_response", "heartbeat_request", b"heartbeat_request", "heartbeat_response", b"heartbeat_response", "proof_challenge", b"proof_challenge", "proof_response", b"proof_response", "reconcile_request", b"reconcile_request", "reconcile_response", b"reconcile_response", "refusal", b"refusal", "report_losses_request", b"report_losses_request", "report_losses_response", b"report_losses_response", "retrieve_chunk_request", b"retrieve_chunk_request", "retrieve_chunk_response", b"retrieve_chunk_response", "store_chunk_request", b"store_chunk_request", "store_chunk_response", b"store_chunk_response"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "declare_request", b"declare_request", "declare_response", b"declare_response", "delete_chunk_request", b"delete_chunk_request", "delete_chunk_response", b"delete_chunk_response", "dial_back_request", b"dial_back_request", "dial_back_response", b"dial_back_response", "heartbeat_request", b"heartbeat_request", "heartbeat_response", b"heartbeat_response", "proof_challenge", b"proof_challenge", "proof_response", b"proof_response", "reconcile_request", b"reconcile_request", "reconcile_response", b"reconcile_response", "refusal", b"refusal", "report_losses_request", b"report_losses_request", "report_losses_response", b"report_losses_response", "retrieve_chunk_request", b"retrieve_chunk_request", "retrieve_chunk_response", b"retrieve_chunk_response", "store_chunk_request", b"store_chunk_request", "store_chunk_response", b"store_chunk_response"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "deadline_ms", b"deadline_ms", "declare_request", b"declare_request", "declare_response", b"declare_response", "delete_chunk_request", b"delete_chunk_request", "delete_chunk_response", b"delete_chunk_response", "heartbeat_request", b"heartbeat_request", "heartbeat_response", b"heartbeat_response", "proof_challenge", b"proof_challenge", "proof_response", b"proof_response", "reconcile_request", b"reconcile_request", "reconcile_response", b"reconcile_response", "refusal", b"refusal", "report_losses_request", b"report_losses_request", "report_losses_response", b"report_losses_response", "request_id", b"request_id", "retrieve_chunk_request", b"retrieve_chunk_request", "retrieve_chunk_response", b"retrieve_chunk_response", "store_chunk_request", b"store_chunk_request", "store_chunk_response", b"store_chunk_response"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "deadline_ms", b"deadline_ms", "declare_request", b"declare_request", "declare_response", b"declare_response", "delete_chunk_request", b"delete_chunk_request", "delete_chunk_response", b"delete_chunk_response", "dial_back_request", b"dial_back_request", "dial_back_response", b"dial_back_response", "heartbeat_request", b"heartbeat_request", "heartbeat_response", b"heartbeat_response", "proof_challenge", b"proof_challenge", "proof_response", b"proof_response", "reconcile_request", b"reconcile_request", "reconcile_response", b"reconcile_response", "refusal", b"refusal", "report_losses_request", b"report_losses_request", "report_losses_response", b"report_losses_response", "request_id", b"request_id", "retrieve_chunk_request", b"retrieve_chunk_request", "retrieve_chunk_response", b"retrieve_chunk_response", "store_chunk_request", b"store_chunk_request", "store_chunk_response", b"store_chunk_response"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["refusal", "store_chunk_request", "store_chunk_response", "retrieve_chunk_request", "retrieve_chunk_response", "proof_challenge", "proof_response", "delete_chunk_request", "delete_chunk_response", "heartbeat_request", "heartbeat_response", "reconcile_request", "reconcile_response", "report_losses_request", "report_losses_response", "declare_request", "declare_response"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["refusal", "store_chunk_request", "store_chunk_response", "retrieve_chunk_request", "retrieve_chunk_response", "proof_challenge", "proof_response", "delete_chunk_request", "delete_chunk_response", "heartbeat_request", "heartbeat_response", "reconcile_request", "reconcile_response", "report_losses_request", "report_losses_response", "declare_request", "declare_response", "dial_back_request", "dial_back_response"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -772,6 +782,89 @@ class ReportLossesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReportLossesResponse: _TypeAlias = ReportLossesResponse  # noqa: Y015
+
+@_typing.final
+class DialBackRequest(_message.Message):
+    """Dial me anew, as a stranger would, and say whether I answer. A connection that is there already proves nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESSES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Multiaddresses to try: at most 8, of at most 256 bytes each. An unspecified IP (0.0.0.0, ::) stands for the one that
+        the request comes from.
+        """
+
+    def __init__(
+        self,
+        *,
+        addresses: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DialBackRequest: _TypeAlias = DialBackRequest  # noqa: Y015
+
+@_typing.final
+class DialBackResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBSERVED_ADDRESS_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    observed_address: _builtins.str
+    """The IP address that the request came from, at most 64 bytes; empty = not known."""
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___DialBackResult]:
+        """One for each address tried, in the order of the request: at most 8."""
+
+    def __init__(
+        self,
+        *,
+        observed_address: _builtins.str = ...,
+        results: _abc.Iterable[Global___DialBackResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["observed_address", b"observed_address", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DialBackResponse: _TypeAlias = DialBackResponse  # noqa: Y015
+
+@_typing.final
+class DialBackResult(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    """What was dialled: at most 256 bytes."""
+    outcome: _builtins.str
+    """reached (it answered, and proved the asker's peer id), refused (the host is there, the port is closed), no_answer,
+    wrong_peer (another peer proved itself), broken (something answers that is no peer) or not_tried; receivers bear
+    others. 1..32 of a-z and _.
+    """
+    detail: _builtins.str
+    """More about it, for people; at most 200 bytes of UTF-8."""
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        outcome: _builtins.str = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "detail", b"detail", "outcome", b"outcome"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DialBackResult: _TypeAlias = DialBackResult  # noqa: Y015
 
 @_typing.final
 class Refusal(_message.Message):

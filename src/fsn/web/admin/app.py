@@ -45,6 +45,28 @@ class CoordinatorStatus(msgspec.Struct, frozen=True):
     failure: str | None
 
 
+class DialStatus(msgspec.Struct, frozen=True):
+    """One address that a coordinator dialled: reached, refused, no_answer, wrong_peer, broken or not_tried, and more about it."""
+
+    address: str
+    outcome: str
+    detail: str
+    coordinator: str
+    seconds_ago: float
+
+
+class ReachabilityStatus(msgspec.Struct, frozen=True):
+    """How others get to this node: `direct` (at `addresses`), `own_connection` (only through the connections that it makes itself),
+    `untested` or `none` (no coordinator is connected); why; how each dial of the last test ended; and the IP addresses that
+    coordinators see it come from."""
+
+    reach: str
+    reason: str
+    addresses: tuple[str, ...]
+    observed_addresses: tuple[str, ...]
+    dials: tuple[DialStatus, ...]
+
+
 class RecoveryStatus(msgspec.Struct, frozen=True):
     """What the last start found; `lost_total` counts over all starts, `index_rebuilt`: the index was damaged and made anew."""
 
@@ -71,6 +93,7 @@ class Status(msgspec.Struct, frozen=True):
     capacity_bytes: int
     draining: bool
     p2p_addresses: tuple[str, ...]
+    reachability: ReachabilityStatus
     coordinators: tuple[CoordinatorStatus, ...]
     recovery: RecoveryStatus
 
@@ -164,8 +187,24 @@ def status_of(node: NodeServices) -> Status:
         capacity_bytes=node.config.capacity_bytes,
         draining=False,
         p2p_addresses=tuple(node.transport.addresses),
+        reachability=_reachability(node),
         coordinators=_coordinators(node),
         recovery=RecoveryStatus(**attrs.asdict(recovery)),
+    )
+
+
+def _reachability(node: NodeServices) -> ReachabilityStatus:
+    verdict, told, now = node.reachability.verdict, node.reachability.told, trio.current_time()
+    return ReachabilityStatus(
+        reach=verdict.reach,
+        reason=verdict.reason,
+        addresses=verdict.addresses,
+        observed_addresses=tuple(dict.fromkeys(each.observed for each in told if each.observed)),
+        dials=tuple(
+            DialStatus(result.address, result.outcome, result.detail, each.coordinator, round(now - each.at, 1))
+            for each in told
+            for result in each.results
+        ),
     )
 
 

@@ -5,6 +5,7 @@ from typing import Final
 
 import trio
 
+from fsn.core.reachability import Reach
 from fsn.node.services import NodeServices
 from fsn.runtime.metrics import Reading
 
@@ -33,6 +34,12 @@ READINGS: Sequence[Reading[NodeServices]] = (
         "fsn_node_coordinators_connected",
         "Coordinators connected now.",
         lambda node: sum(link.is_connected for link in node.reporting.links),
+    ),
+    Reading(
+        "fsn_node_reachability",
+        "1 for how others get to this node now (direct, own_connection, untested, none), 0 for the other ways.",
+        lambda node: {reach.value: float(reach == node.reachability.verdict.reach) for reach in Reach},
+        label="reach",
     ),
     Reading(
         "fsn_node_connected",

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
+import attrs
 import msgspec
 
 from fsn.coord.catalog import NodeRecord, NodeStatus
@@ -42,6 +43,21 @@ class NodeView(msgspec.Struct):
     uptime: float | None
     registered_at: datetime
     last_seen_at: datetime | None
+
+
+class ReachabilityView(msgspec.Struct):
+    """Whether a fresh connection got through to the node when a coordinator last tried: `reach` is direct or own_connection, `outcome` the
+    most telling of what the dials found (reached, refused, no_answer, wrong_peer, broken, not_tried)."""
+
+    reach: str
+    outcome: str
+    tested_at: datetime
+
+
+class NodeDetailsView(NodeView):
+    """A storage node as anybody may see it. `reachability` is null until it has asked to be dialled."""
+
+    reachability: ReachabilityView | None
 
 
 class NodesView(msgspec.Struct):
@@ -108,11 +124,15 @@ def declare_nodes(api: Operations, services: Services, addresses: Addresses) -> 
 
     @api.operation(
         "GET", f"{NODES}/<uuid:node_id>", summary="One storage node", tags=("nodes",),
-        ok=(200, NodeView), errors=(NotFound, Unavailable),
+        ok=(200, NodeDetailsView), errors=(NotFound, Unavailable),
     )  # fmt: skip
-    async def get_node(node_id: UUID) -> NodeView:
-        """As anybody may see it."""
-        return _view(services, await registrar.node(NodeId(node_id)))
+    async def get_node(node_id: UUID) -> NodeDetailsView:
+        """As anybody may see it, and how it was reached when it was last dialled."""
+        view = _view(services, await registrar.node(NodeId(node_id)))
+        dialed = await registrar.reachability(NodeId(node_id))
+        return NodeDetailsView(
+            **msgspec.structs.asdict(view), reachability=ReachabilityView(**attrs.asdict(dialed)) if dialed else None
+        )
 
     @api.operation(
         "POST", f"{NODES}/challenge", summary="Ask for a nonce to sign", tags=("nodes",),

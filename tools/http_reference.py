@@ -40,7 +40,8 @@ def http_page() -> Iterator[str]:
         "",
         "## Storage node: admin API",
         "",
-        "Listens on `http://127.0.0.1:8090` unless told otherwise, loopback only.",
+        "Listens on `http://127.0.0.1:8090` unless told otherwise, loopback only. What changes something wants the token in `admin.token`",
+        "(mode 0600, in the node's folder) as `Authorization: Bearer ...`.",
     )
     yield from _operations_section(admin_api())
     yield from ("", "## Objects", *_objects([*coordinator_api(), *admin_api()]))
@@ -111,7 +112,11 @@ def _codes(codes: Sequence[str]) -> str:
 
 
 def _who(operation: Operation) -> str:
-    names = {"user": "user (bearer token)", "node": "node (`X-API-Key`)"}
+    names = {
+        "user": "user (bearer token)",
+        "node": "node (`X-API-Key`)",
+        "admin": "the operator (token in `admin.token`)",
+    }
     return " or ".join(names[scheme] for scheme in operation.security) or "anyone"
 
 

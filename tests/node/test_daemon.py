@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import attrs
@@ -10,11 +12,15 @@ import pytest
 import trio
 
 from fsn.core.errors import ConfigError, Conflict, PeerRefused, StorageError
-from fsn.core.ids import PeerId
+from fsn.core.ids import PeerId, ReplicaId
 from fsn.core.merkle import merkle_root
 from fsn.daemon.node import Node, open_node
+from fsn.node.chunkstore.base import ChunkStore
+from fsn.node.chunkstore.memory import MemoryStore
 from fsn.node.config import AdminConfig, NodeConfig
 from fsn.node.registration import Application, initialise
+from fsn.node.services import open_services
+from fsn.node.standing import NodeStanding, StandingFile
 from fsn.p2p.client import Requester, open_requester
 from fsn.p2p.config import P2pConfig
 from fsn.p2p.server import serve_requests
@@ -24,13 +30,16 @@ from fsn.p2p.wire.messages import (
     ChunkRetrieved,
     ChunksDeleted,
     ChunkStored,
+    Declaration,
+    Declared,
     DeleteChunks,
     Heartbeat,
     HeartbeatAnswer,
     RetrieveChunk,
+    Standing,
     StoreChunk,
 )
-from fsn.runtime.identity import Identity
+from fsn.runtime.identity import Identity, load_identity
 from tests.node.fake_coordinator import FakeCoordinator, open_fake_coordinator
 from tests.node.store_contract import content, replica
 from tools.observability import exposed_names, metric_names
@@ -52,6 +61,19 @@ class Coordinator:
         self.heartbeats.append(heartbeat)
         self.heard.set()
         return HeartbeatAnswer(earned_micro_credits=1_500_000)
+
+
+class SlowStore(MemoryStore):
+    """Stores when told to."""
+
+    def __init__(self, *, capacity_bytes: int) -> None:
+        super().__init__(capacity_bytes=capacity_bytes)
+        self.begun, self.go_on = trio.Event(), trio.Event()
+
+    async def store(self, replica: ReplicaId, root: bytes, data: bytes | memoryview) -> None:
+        self.begun.set()
+        await self.go_on.wait()
+        await super().store(replica, root, data)
 
 
 async def until(is_so: Callable[[], bool]) -> None:
@@ -178,6 +200,111 @@ async def test_health_is_degraded_without_coordinator(config: NodeConfig) -> Non
         await until(lambda: running.status().coordinators[0].failure is not None)
         assert running.health().status == "degraded"
         assert "coordinator" in running.health().reasons
+
+
+async def test_what_changes_the_node_wants_its_token(node: Node, config: NodeConfig) -> None:
+    """Without, or with another one, nothing happens; with it, a drain begins, goes on over a restart, and is cancelled."""
+    token = (config.data_dir / "admin.token").read_text().strip()
+    assert (config.data_dir / "admin.token").stat().st_mode & 0o777 == 0o600
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{node.admin_port}", trust_env=False) as client:
+        for headers in ({}, {"Authorization": "Bearer " + "0" * 64}, {"Authorization": "Basic " + token}):
+            for method, path in (
+                ("POST", "/drain"),
+                ("DELETE", "/drain"),
+                ("POST", "/maintenance"),
+                ("DELETE", "/maintenance"),
+            ):
+                answer = await client.request(method, path, headers=headers)
+                assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
+        assert (await client.get("/drain")).json()["standing"] == "active"
+        client.headers["Authorization"] = f"Bearer {token}"
+        begun = (await client.post("/drain", json={"deadline_hours": 48})).json()
+        assert (begun["standing"], begun["may_be_stopped"]) == ("draining", False)
+        assert begun["deadline"] is not None
+        assert (await client.post("/drain")).json()["deadline"] is None
+        assert (await client.post("/drain", json={"deadline_hours": 0})).status_code == 400
+        assert (await client.get("/status")).json()["standing"] == "draining"
+        refused = await client.post("/maintenance", json={"hours": 4})
+        assert (refused.status_code, refused.json()["code"]) == (409, "conflict")
+        assert (await client.delete("/drain")).json()["standing"] == "active"
+        assert (await client.post("/maintenance", json={"hours": 4})).json()[
+            "code"
+        ] == "unreachable"  # nobody grants it
+        assert (await client.get("/maintenance")).json()["until"] is None
+
+
+async def test_a_draining_node_refuses_chunks_and_serves_reads(
+    coordinator: Coordinator, node: Node, config: NodeConfig
+) -> None:
+    """By a typed refusal, which is in its heartbeats, too."""
+    ask, data = coordinator.requester.request, content(1, 5000)
+    await ask(node.peer, StoreChunk(replica(1), merkle_root(data), data), within_seconds=5)
+    token = (config.data_dir / "admin.token").read_text().strip()
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{node.admin_port}", trust_env=False) as client:
+        await client.post("/drain", headers={"Authorization": f"Bearer {token}"})
+    with pytest.raises(PeerRefused) as caught:
+        await ask(node.peer, StoreChunk(replica(2), merkle_root(data), data), within_seconds=5)
+    assert caught.value.refusal == "DRAINING"
+    assert await ask(node.peer, RetrieveChunk(replica(1)), within_seconds=5) == ChunkRetrieved(data, len(data))
+    assert await ask(node.peer, DeleteChunks((replica(1),)), within_seconds=5) == ChunksDeleted({})
+
+
+async def test_a_node_that_has_left_does_not_start(config: NodeConfig) -> None:
+    """It says since when, and what to do; a standing that cannot be read ends the start, too."""
+    StandingFile(config.data_dir).save(NodeStanding("left", datetime(2026, 3, 1, 12, tzinfo=UTC)))
+    with pytest.raises(Conflict, match=r"has left the network on 2026-03-01 12:00 UTC .*`fsn node init`"):
+        async with open_node(config):
+            raise AssertionError("must not open")
+    (config.data_dir / "standing.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"standing\.json"):
+        async with open_node(config):
+            raise AssertionError("must not open")
+
+
+async def test_a_stopping_node_finishes_what_is_under_way(coordinator: Coordinator, config: NodeConfig) -> None:
+    """A store that has begun is acknowledged, later requests get BUSY, coordinators hear of the end, and then the connection ends."""
+    ask, data = coordinator.requester.request, content(1, 5000)
+    farewells: list[Declaration] = []
+    slow = SlowStore(capacity_bytes=10**7)
+
+    @asynccontextmanager
+    async def open_slow(*_: object) -> AsyncIterator[ChunkStore]:
+        yield slow
+
+    async def take(_: PeerId, declaration: Declaration) -> Declared:
+        await trio.lowlevel.checkpoint()
+        farewells.append(declaration)
+        return Declared("online")
+
+    serve_requests(coordinator.transport, {Declaration: take}, may_ask=lambda peer: True)
+    outcomes: list[object] = []
+
+    async def store(number: int) -> None:
+        try:
+            outcomes.append(await ask(peer, StoreChunk(replica(number), merkle_root(data), data), within_seconds=20))
+        except PeerRefused as error:
+            outcomes.append(error.refusal)
+
+    async def stop() -> None:
+        async with open_services(config, open_transport=open_libp2p_transport, open_store=open_slow) as services:
+            await until(lambda: any(link.is_connected for link in services.reporting.links))
+            started.set()
+            await stopping.wait()
+
+    stopping, started = trio.Event(), trio.Event()
+    peer = load_identity(config.data_dir / "node.key").peer
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stop)
+        await started.wait()
+        nursery.start_soon(store, 1)
+        await slow.begun.wait()
+        stopping.set()
+        await store(2)
+        assert outcomes == ["BUSY"]
+        slow.go_on.set()
+    assert outcomes == ["BUSY", ChunkStored(replica(1))]
+    assert [declaration.standing for declaration in farewells][-1] == Standing.STOPPING
+    await until(lambda: not coordinator.transport.is_connected(peer))
 
 
 async def test_one_process_a_folder(config: NodeConfig, node: Node) -> None:

@@ -11,7 +11,7 @@ from fsn.node.standing import ACTIVE, STANDING_NAME, NodeStanding, StandingFile
 from tests.faults.disk import Disk, Fate, PaperFiles, Record
 
 SINCE, UNTIL = datetime(2026, 3, 1, 12, tzinfo=UTC), datetime(2026, 3, 3, 12, 0, 0, 250_000, tzinfo=UTC)
-DRAINING = NodeStanding("draining", SINCE, UNTIL, "moving to Ålesund")
+DRAINING = NodeStanding("draining", SINCE, UNTIL, "moving to Ålesund", 41, 10_747_904)
 LEFT = NodeStanding("left", UNTIL)
 DISKS = [Disk(names, contents, seed) for names in Fate for contents in Fate for seed in range(3)]
 

@@ -11,20 +11,19 @@ import attrs
 import click
 import trio
 
+from fsn.cli.admin import ask, load
 from fsn.cli.again import sibling
 from fsn.cli.exits import json_option, print_json
-from fsn.cli.places import default_data_dir
-from fsn.client.connection import Connection, Timeouts
-from fsn.client.retrying import Retrying
-from fsn.core.errors import ConfigError, Unreachable
+from fsn.cli.leaving import counted_line, drain, drain_line, maintenance
+from fsn.cli.options import data_dir_option
 from fsn.core.units import format_credits, format_size, parse_size
 from fsn.node.chunkstore.base import StoredChunk
 from fsn.node.chunkstore.index import INDEX_NAME, IndexReader
-from fsn.node.config import CONFIG_NAME, AdminConfig, NodeConfig
-from fsn.node.registration import Application, Initialised, initialise, load_node_config
+from fsn.node.config import AdminConfig
+from fsn.node.registration import Application, Initialised, initialise
 from fsn.p2p.config import P2pConfig
 from fsn.runtime.config import config_as_toml
-from fsn.runtime.data_folder import is_in_use, read_ports
+from fsn.runtime.data_folder import is_in_use
 from fsn.runtime.logs import LogConfig, configure_logs
 
 __all__ = ["node"]
@@ -36,6 +35,8 @@ Examples:
   fsn node start
   fsn node status
   fsn node chunks list --json
+  fsn node maintenance start --hours 4
+  fsn node drain
 """
 
 
@@ -43,19 +44,16 @@ def _size(_context: click.Context, _parameter: click.Parameter, text: str) -> in
     return int(parse_size(text))
 
 
-data_dir_option = click.option(
-    "--data-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=lambda: default_data_dir("node"),
-    show_default="/var/lib/fsn/node as root, else in your home",
-    help="The folder with everything of this node: keys, settings, index, chunks.",
-)
 port_type = click.IntRange(0, 65535)
 
 
 @click.group(epilog=_EPILOG)
 def node() -> None:
     """Run and administer a storage node."""
+
+
+node.add_command(drain)
+node.add_command(maintenance)
 
 
 @node.command(
@@ -135,7 +133,7 @@ def start(*, data_dir: Path) -> None:
 
     Settings come from config.toml in the data folder, then the environment (FSN_P2P__TCP_PORT=4002).
     """
-    config = _load(data_dir)
+    config = load(data_dir)
     configure_logs(config.log)
     # Imported here: libp2p takes two seconds, which `status` and `--help` need not wait for.
     from fsn.daemon.node import Node, run_node
@@ -155,11 +153,14 @@ def start(*, data_dir: Path) -> None:
 @json_option
 def status(*, data_dir: Path, as_json: bool) -> None:
     """Show the running node at a glance."""
-    found = _ask(data_dir, "/status")
+    found = ask(data_dir, "/status")
     if as_json:
         print_json(found)
         return
-    for label, text in _status_lines(found):
+    lines = [*_status_lines(found)]
+    if found["standing"] in ("draining", "left"):
+        lines.insert(2, ("drain", drain_line(ask(data_dir, "/drain"))))
+    for label, text in lines:
         click.echo(f"{label + ':':13}{text}")
 
 
@@ -173,6 +174,7 @@ _REACH = {
 
 def _status_lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "node", f"{found['name']} ({found['node_id']})"
+    yield "state", counted_line(found["counted"])
     yield "peer", found["peer_id"]
     yield "chunks", f"{found['chunk_count']}"
     yield "used", f"{format_size(found['used_bytes'])} of {format_size(found['capacity_bytes'])}"
@@ -217,41 +219,17 @@ def config() -> None:
 @json_option
 def show(*, data_dir: Path, as_json: bool) -> None:
     """Print the settings in force: config.toml with the environment applied."""
-    in_force = _load(data_dir)
+    in_force = load(data_dir)
     if as_json:
         print_json(attrs.asdict(in_force))
     else:
         click.echo(config_as_toml(in_force), nl=False)
 
 
-def _load(data_dir: Path) -> NodeConfig:
-    if not (data_dir / CONFIG_NAME).exists():
-        raise ConfigError(f"there is no node in {data_dir}: make one with `fsn node init --data-dir {data_dir} ...`")
-    return load_node_config(data_dir, environment=os.environ)
-
-
-def _ask(data_dir: Path, path: str, **params: str) -> Any:
-    """What the running node's admin API answers. Raises `Unreachable` when the node does not run."""
-    config = _load(data_dir)
-    port = read_ports(data_dir).get("admin") if is_in_use(data_dir) else None
-    if port is None:
-        raise Unreachable(f"the node in {data_dir} does not run; start it with `fsn node start --data-dir {data_dir}`")
-    url = (
-        f"http://{config.admin.host}:{port}" if ":" not in config.admin.host else f"http://[{config.admin.host}]:{port}"
-    )
-
-    async def ask() -> Any:
-        timeouts = Timeouts(connect_seconds=5.0, answer_seconds=10.0, send_seconds=10.0)
-        async with Connection(url, None, timeouts, Retrying(attempts=2)) as connection:
-            return await connection.call("GET", path, params=params)
-
-    return trio.run(ask)
-
-
 def _running_chunks(data_dir: Path, limit: int | None) -> list[Any]:
     def page(cursor: str | None, size: int) -> tuple[list[Any], str | None]:
         place = {} if cursor is None else {"cursor": cursor}
-        answer = _ask(data_dir, "/chunks", limit=str(size), **place)
+        answer = ask(data_dir, "/chunks", limit=str(size), **place)
         return answer["chunks"], answer["next_cursor"]
 
     return _collect(page, limit)

@@ -10,6 +10,7 @@ import structlog
 import trio
 
 from fsn.core.ids import NodeId, PeerId
+from fsn.node.admin_token import make_admin_token
 from fsn.node.chunkstore.base import ChunkStore
 from fsn.node.config import NodeConfig
 from fsn.node.services import NodeServices, OpenTransport, open_services
@@ -85,8 +86,8 @@ async def open_node(
     """A node that runs as long as the block. On entering everything listens and `ports.json` says where.
 
     Raises `Conflict` (another process uses the folder), `ConfigError` (not initialised, a port is taken), `StorageError`. On leaving,
-    the admin API ends first, then heartbeats, then connections; what the store has begun is finished. What goes wrong while the block
-    runs cancels it and is raised from it, as itself when it is one error.
+    the admin API ends first, then requests under way, heartbeats, connections; what the store has begun is finished. What goes wrong
+    while the block runs cancels it and is raised from it, as itself when it is one error.
     """
     with sole_error():
         async with (
@@ -95,11 +96,11 @@ async def open_node(
             ) as services,
             open_stage("admin", grace_seconds=ADMIN_GRACE_SECONDS) as nursery,
         ):
-            stopping = trio.Event()
+            stopping, token = trio.Event(), make_admin_token(config.data_dir)
             http = HttpConfig(
                 host=config.admin.host, port=config.admin.port, graceful_timeout_seconds=ADMIN_GRACE_SECONDS
             )
-            serving = functools.partial(serve_http, admin_app(services), http, shutdown=stopping)
+            serving = functools.partial(serve_http, admin_app(services, token), http, shutdown=stopping)
             node = Node(services, admin_port=await nursery.start(serving))
             try:
                 with published_ports(config.data_dir, _ports(node)):

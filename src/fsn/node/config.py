@@ -105,6 +105,8 @@ class NodeConfig:
     """Stays free on the disk whatever the capacity says."""
     heartbeat_seconds: float = attrs.field(default=10.0, validator=gt(0))
     """How often the coordinator hears from us; after 30 s of silence it counts the node as offline."""
+    shutdown_grace_seconds: float = attrs.field(default=10.0, validator=ge(0.0))
+    """After SIGTERM, stores and reads under way may take so long to end; new ones are refused at once."""
     coordinator: CoordinatorConfig
     p2p: P2pConfig = attrs.field(factory=lambda: P2pConfig(tcp_port=0))
     admin: AdminConfig = attrs.field(factory=AdminConfig)

@@ -55,7 +55,7 @@ class ChunkHandlers:
     async def store_chunk(self, peer: PeerId, message: StoreChunk) -> Response:
         """Durable when answered. Raises what `ChunkStore.store` raises; refuses with DRAINING while the node empties itself."""
         if self.is_draining():
-            return Refusal(RefusalCode.DRAINING, "this node is being drained and takes no new chunks")
+            return Refusal(RefusalCode.DRAINING, "this node is on its way out, or has left, and takes no new chunks")
         began = trio.current_time()
         await self.store.store(message.replica, message.root, message.data)
         log.debug("chunk_stored", chunk=message.replica.hex, peer=peer, seconds=round(trio.current_time() - began, 4))

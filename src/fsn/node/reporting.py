@@ -44,6 +44,7 @@ class Link:
     contact: Contact
     lost_at: float
     is_connected: bool = False
+    connected_at: float | None = None
     heartbeat_at: float | None = None
     earned_micro_credits: int = 0
     failure: str | None = None
@@ -81,6 +82,8 @@ class Reporting:
         self._new = trio.Event()
         self._connected = trio.Event()
         self._hurry = trio.Event()
+        self.on_connected: Callable[[], None] = lambda: None
+        """Called when a coordinator has answered the first heartbeat of a connection."""
 
     def knows(self, peer: PeerId) -> bool:
         """Whether `peer` is a coordinator of ours: the pinned one, or one that a coordinator of ours has named."""
@@ -164,12 +167,13 @@ class Reporting:
         return answer
 
     def _take(self, link: Link, answer: HeartbeatAnswer) -> None:
-        if not link.is_connected:
+        is_new, link.is_connected, link.failure = not link.is_connected, True, None
+        if is_new:
             log.info("coordinator_connected", coordinator=link.contact.peer)
-            link.is_connected = True
+            link.connected_at = trio.current_time()
             connected, self._connected = self._connected, trio.Event()
             connected.set()
-        link.failure = None
+            self.on_connected()
         link.heartbeat_at = trio.current_time()
         link.earned_micro_credits = answer.earned_micro_credits
         for contact in answer.coordinators:

@@ -9,17 +9,21 @@ import structlog
 import trio
 
 from fsn import __version__
+from fsn.core.errors import Conflict
 from fsn.core.ids import NodeId, PeerId
 from fsn.node.chunkstore.base import ChunkStore
 from fsn.node.chunkstore.disk import open_disk_store
 from fsn.node.config import IDENTITY_NAME, NodeConfig
+from fsn.node.declaring import Declaring
 from fsn.node.handlers import ChunkHandlers
 from fsn.node.metrics import NodeMetrics
 from fsn.node.reachability import AddressWatching, Reachability
 from fsn.node.reporting import Reporting
+from fsn.node.standing import NodeStanding, StandingFile
 from fsn.p2p.announcing import quic_port_of, tcp_port_of
 from fsn.p2p.client import open_requester
 from fsn.p2p.config import P2pConfig
+from fsn.p2p.gate import Gate
 from fsn.p2p.server import serve_requests
 from fsn.p2p.transport.base import Transport
 from fsn.p2p.wire.messages import Heartbeat
@@ -47,6 +51,7 @@ class NodeServices:
     store: ChunkStore
     transport: Transport
     reporting: Reporting
+    declaring: Declaring
     reachability: Reachability
     started_at: float
     """By trio's clock."""
@@ -99,9 +104,12 @@ async def open_services(
     `own_addresses` tells the addresses of this machine, which are looked at once a second; without it nobody looks.
 
     Raises `Conflict` when another process uses the folder, `ConfigError` when it is not initialised or a port is taken, `StorageError`
-    when the chunk store cannot be opened. On leaving: heartbeats end, connections close, what the store has begun is finished.
+    when the chunk store cannot be opened; `Conflict` (`left`), too, when the node has left the network. On leaving: requests under way
+    may end, coordinators are told, connections close, what the store has begun is finished.
     """
     with locked_folder(config.data_dir):
+        standing = StandingFile(config.data_dir)
+        _check_not_left(config, standing.load())
         # A killed node has left its ports behind, and programs wait for this file to appear.
         forget_ports(config.data_dir)
         identity, metrics = load_identity(config.data_dir / IDENTITY_NAME), NodeMetrics()
@@ -118,33 +126,65 @@ async def open_services(
             reporting = Reporting(
                 transport,
                 requester,
-                describe=_describing(store, addresses),
+                describe=lambda: _description(store, declaring, addresses()),
                 rng=rng,
                 heartbeat_seconds=config.heartbeat_seconds,
             )
+            declaring = Declaring(
+                requester,
+                lambda: reporting.links,
+                standing,
+                clock=clock,
+                totals=store.totals,
+                progress_seconds=config.heartbeat_seconds,
+            )
+            reporting.on_connected = declaring.wake
+            handlers = ChunkHandlers(store, is_draining=lambda: not declaring.standing.takes_chunks, metrics=metrics)
             reachability = Reachability(reporting, requester, addresses, rng=rng)
-            handlers = ChunkHandlers(store, is_draining=lambda: False, metrics=metrics)
-            serve_requests(transport, handlers.by_request(), may_ask=reporting.knows)
+            gate = Gate()
+            serve_requests(transport, handlers.by_request(), may_ask=reporting.knows, gate=gate)
             reporting.add(config.coordinator.contact)
             async with open_stage("reporting", grace_seconds=0) as nursery:
                 nursery.start_soon(reporting.run, name="reporting")
+                nursery.start_soon(declaring.run, name="declaring")
                 nursery.start_soon(reachability.run, name="reachability")
                 if own_addresses is not None:
                     nursery.start_soon(supervise, AddressWatching(own_addresses, reporting.redial), trio.Event())
                 log.info("node_started", node=str(config.node_id), peer=transport.peer, chunks=store.totals().count)
-                yield NodeServices(config, store, transport, reporting, reachability, trio.current_time(), metrics)
-                log.info("node_stopping", node=str(config.node_id))
+                yield NodeServices(
+                    config, store, transport, reporting, declaring, reachability, trio.current_time(), metrics
+                )
+                await _finish(gate, config)
+            await declaring.farewell()  # no heartbeat follows, which would take it back
 
 
-def _describing(store: ChunkStore, addresses: Callable[[], tuple[str, ...]]) -> Callable[[], Heartbeat]:
-    def describe() -> Heartbeat:
-        totals = store.totals()
-        return Heartbeat(
-            chunk_count=totals.count,
-            used_bytes=totals.size_bytes,
-            free_bytes=store.free_bytes(),
-            version=__version__,
-            addresses=addresses(),
+async def _finish(gate: Gate, config: NodeConfig) -> None:
+    """Let the requests under way end; heartbeats go on meanwhile."""
+    gate.close()
+    log.info("node_stopping", node=str(config.node_id), requests=gate.inside)
+    with trio.move_on_after(config.shutdown_grace_seconds) as grace:
+        await gate.wait_idle()
+    if grace.cancelled_caught:
+        log.warning("requests_cut", requests=gate.inside, grace_seconds=config.shutdown_grace_seconds)
+
+
+def _check_not_left(config: NodeConfig, standing: NodeStanding) -> None:
+    if standing.kind == "left":
+        at = f" on {standing.since:%Y-%m-%d %H:%M} UTC" if standing.since else ""
+        raise Conflict(
+            f"the node in {config.data_dir} has left the network{at} and stores nothing any more: its folder can be deleted;"
+            " to take part again, make a new node by `fsn node init` with another --data-dir",
+            code="left",
         )
 
-    return describe
+
+def _description(store: ChunkStore, declaring: Declaring, addresses: tuple[str, ...]) -> Heartbeat:
+    totals = store.totals()
+    return Heartbeat(
+        chunk_count=totals.count,
+        used_bytes=totals.size_bytes,
+        free_bytes=store.free_bytes(),
+        version=__version__,
+        draining=not declaring.standing.takes_chunks,
+        addresses=addresses,
+    )

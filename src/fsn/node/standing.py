@@ -22,12 +22,17 @@ _LONGEST_BYTES: Final = 4096
 
 @attrs.frozen
 class NodeStanding:
-    """A kind, since when, until when (a maintenance's end, a drain's deadline; None = without), and the operator's reason."""
+    """A kind, since when, until when (a maintenance's end, a drain's deadline; None = without), and the operator's reason.
+
+    Of a drain also the replicas that lay here when it began, and their bytes.
+    """
 
     kind: StandingKind
     since: datetime | None = None
     until: datetime | None = None
     reason: str = ""
+    replicas: int = 0
+    size_bytes: int = 0
 
     @property
     def takes_chunks(self) -> bool:
@@ -82,6 +87,8 @@ def _document(standing: NodeStanding) -> dict[str, Any]:
         "since": standing.since.isoformat() if standing.since else None,
         "until": standing.until.isoformat() if standing.until else None,
         "reason": standing.reason,
+        "replicas": standing.replicas,
+        "size_bytes": standing.size_bytes,
     }
 
 
@@ -89,7 +96,12 @@ def _standing(document: Any) -> NodeStanding:
     if document["standing"] not in get_args(StandingKind):
         raise ValueError(f"standing must be one of {', '.join(get_args(StandingKind))}; found {document['standing']!r}")
     return NodeStanding(
-        document["standing"], _time(document["since"]), _time(document["until"]), str(document["reason"])
+        document["standing"],
+        _time(document["since"]),
+        _time(document["until"]),
+        str(document["reason"]),
+        int(document.get("replicas", 0)),
+        int(document.get("size_bytes", 0)),
     )
 
 

@@ -24,6 +24,7 @@ from fsn.core.errors import (
     Unavailable,
 )
 from fsn.core.ids import PeerId
+from fsn.p2p.gate import Gate
 from fsn.p2p.transport.base import Stream, Transport
 from fsn.p2p.wire.codec import Envelope, decode, encode_parts
 from fsn.p2p.wire.framing import FrameDecoder
@@ -59,13 +60,20 @@ _REFUSALS: Mapping[type[FsnError], RefusalCode] = {
 
 
 def serve_requests(
-    transport: Transport, handlers: Mapping[type[Request], RequestHandler], *, may_ask: Callable[[PeerId], bool]
+    transport: Transport,
+    handlers: Mapping[type[Request], RequestHandler],
+    *,
+    may_ask: Callable[[PeerId], bool],
+    gate: Gate | None = None,
 ) -> None:
-    """Answer the kinds of requests in `handlers`, each on its own protocol id; peers that `may_ask` denies get NOT_AUTHORISED."""
+    """Answer the kinds of requests in `handlers`, each on its own protocol id; peers that `may_ask` denies get NOT_AUTHORISED.
+
+    Requests under way stand in `gate`; once it is closed, further ones get BUSY.
+    """
+    gate = gate or Gate()
     for kind, handler in handlers.items():
-        transport.serve(
-            PROTOCOL_OF[kind], functools.partial(_serve_stream, kind=kind, handler=handler, may_ask=may_ask)
-        )
+        serving = functools.partial(_serve_stream, kind=kind, handler=handler, may_ask=may_ask, gate=gate)
+        transport.serve(PROTOCOL_OF[kind], serving)
 
 
 def refusal_for(error: FsnError) -> Refusal:
@@ -79,10 +87,10 @@ def refusal_for(error: FsnError) -> Refusal:
 
 
 async def _serve_stream(
-    stream: Stream, kind: type[Request], handler: RequestHandler, may_ask: Callable[[PeerId], bool]
+    stream: Stream, kind: type[Request], handler: RequestHandler, may_ask: Callable[[PeerId], bool], gate: Gate
 ) -> None:
     """Serve one stream until the peer closes it, breaks it or breaks the protocol; returns in each of these cases."""
-    service = _Service(stream, kind, handler, may_ask)
+    service = _Service(stream, kind, handler, may_ask, gate)
     try:
         async with trio.open_nursery() as nursery:
             await service.receive(nursery)
@@ -100,6 +108,7 @@ class _Service:
     kind: type[Request]
     handler: RequestHandler
     may_ask: Callable[[PeerId], bool]
+    gate: Gate
     _room: trio.Semaphore = attrs.field(factory=lambda: trio.Semaphore(AT_WORK))
     _sending: trio.Lock = attrs.field(factory=trio.Lock)
 
@@ -116,8 +125,9 @@ class _Service:
 
     async def _answer(self, envelope: Envelope) -> None:
         try:
-            parts = await self._handle(envelope)
-            await self._send(parts)
+            with self.gate:
+                parts = await self._handle(envelope)
+                await self._send(parts)
         finally:
             self._room.release()
 
@@ -150,6 +160,8 @@ class _Service:
             return Refusal(RefusalCode.NOT_AUTHORISED, f"{peer} is not known here: register first")
         if not isinstance(request, self.kind):
             return Refusal(RefusalCode.INVALID, f"{type(request).__name__} is not spoken on {self.stream.protocol}")
+        if self.gate.is_closed:
+            return self.gate.refusal
         limit = min(envelope.deadline_ms / 1000 or LONGEST_SECONDS, LONGEST_SECONDS)
         with trio.move_on_after(limit):
             return await self.handler(peer, request)

@@ -8,12 +8,13 @@ from fsn.coord.catalog import NodeRecord
 from fsn.coord.services import Services
 from fsn.core.errors import Unauthorized
 from fsn.core.ids import UserId
+from fsn.web.bearer import bearer
 from fsn.web.limits import Limits
 from fsn.web.middleware import note_asker
 from fsn.web.operations import Guard, Operation
 from fsn.web.quart_front import current_request
 
-__all__ = ["NODE", "SCHEMES", "USER", "asking_node", "asking_user", "bearer", "guard_with"]
+__all__ = ["NODE", "SCHEMES", "USER", "asking_node", "asking_user", "guard_with"]
 
 USER = "user"
 """A bearer token from a login."""
@@ -79,11 +80,3 @@ def asking_node() -> NodeRecord | None:
     """The node that the guard let through, None when it was a user."""
     node: NodeRecord | None = g.get("node")
     return node
-
-
-def bearer(header: str, otherwise: str = "log in") -> str:
-    """The token in an Authorization header. Raises Unauthorized (`token_missing`), which says what else to do."""
-    scheme, _, token = header.partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
-        raise Unauthorized(f"a header `Authorization: Bearer <token>` is wanted: {otherwise}", code="token_missing")
-    return token.strip()

@@ -10,7 +10,7 @@ import msgspec
 from msgspec.json import schema_components
 
 from fsn.core.errors import Corrupt, FsnError, Invalid, RateLimited, StorageError, TooLarge, Unauthorized
-from fsn.web.operations import Answer, Coded, FileContent, Operation
+from fsn.web.operations import Answer, Coded, FileContent, Operation, is_optional
 from fsn.web.problems import PROBLEM_TYPE, Problem, status_of
 
 __all__ = ["openapi_document", "path_of", "problems_of"]
@@ -19,6 +19,7 @@ Json = dict[str, Any]
 GUARD_CODES: Mapping[str, tuple[str, ...]] = {
     "user": ("token_missing", "token_invalid", "token_expired"),
     "node": ("token_missing", "api_key_invalid"),
+    "admin": ("token_missing", "token_invalid"),
 }
 """Why a guard (`fsn.web.auth`) turns a request away, by the scheme that was tried."""
 _LICENSE = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
@@ -160,7 +161,7 @@ def _operation(operation: Operation, schemas: _Schemas) -> Json:
     if operation.query is not None:
         told["parameters"] += schemas.parameters(operation.query)
     if _takes_body(operation):
-        told["requestBody"] = {"required": operation.raw is None, "content": _request_content(operation, schemas)}
+        told["requestBody"] = {"required": _needs_body(operation), "content": _request_content(operation, schemas)}
     return {key: value for key, value in told.items() if value or key == "security"}
 
 
@@ -172,6 +173,10 @@ def _path_parameters(operation: Operation) -> Iterator[Json]:
 def _header_parameters(operation: Operation) -> Iterator[Json]:
     for name, text in operation.headers.items():
         yield {"name": name, "in": "header", "description": text, "schema": {"type": "string"}}
+
+
+def _needs_body(operation: Operation) -> bool:
+    return operation.raw is None and not (operation.body is not None and is_optional(operation.body))
 
 
 def _request_content(operation: Operation, schemas: _Schemas) -> Json:

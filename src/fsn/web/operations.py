@@ -18,10 +18,12 @@ __all__ = [
     "Answer",
     "Coded",
     "FileContent",
+    "Guard",
     "Operation",
     "Operations",
     "RequestModel",
     "form_field",
+    "is_optional",
     "json_response",
 ]
 
@@ -130,6 +132,8 @@ class Operations:
     """
 
     guard: Guard | None = None
+    guard_errors: tuple[type[FsnError], ...] = (RateLimited,)
+    """What the guard may raise for any of them, beside 401."""
     _operations: list[Operation] = attrs.field(factory=list, init=False)
 
     def __iter__(self) -> Iterator[Operation]:
@@ -184,9 +188,7 @@ class Operations:
                 leads_to=leads_to or {},
                 produces=produces,
                 answers=answers,
-                errors=errors
-                if self.guard is None
-                else (*errors, RateLimited),  # which a guard may raise for any of them
+                errors=errors if self.guard is None else (*errors, *self.guard_errors),
                 tags=tags,
                 security=security,
                 max_body_bytes=max_body_bytes,
@@ -277,7 +279,9 @@ def _check_is_text(query_string: bytes) -> None:
 
 def _parse_body(data: bytes, model: type[msgspec.Struct]) -> msgspec.Struct:
     if not data.strip():
-        raise Invalid("a JSON object is wanted as the body; the body is empty")
+        if not is_optional(model):
+            raise Invalid("a JSON object is wanted as the body; the body is empty")
+        data = b"{}"
     try:
         # In two steps: JSON Schema counts 5.0 among the integers, which msgspec's typed decoder does not.
         return msgspec.convert(_DECODER.decode(data), model)
@@ -285,6 +289,11 @@ def _parse_body(data: bytes, model: type[msgspec.Struct]) -> msgspec.Struct:
         raise Invalid(f"body: {error}") from error
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise Invalid(f"a JSON object is wanted as the body; it cannot be read: {error}") from error
+
+
+def is_optional(model: type[msgspec.Struct]) -> bool:
+    """Whether a body of this class may be left out: all its members have defaults."""
+    return not any(field.required for field in msgspec.structs.fields(model))
 
 
 def _number(text: str) -> int | float:

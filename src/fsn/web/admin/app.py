@@ -1,5 +1,6 @@
-"""A node's admin API, for this machine only: health, status, chunks, metrics."""
+"""A node's admin API, for this machine only: health, status, chunks, metrics; draining and maintenance for who has the token."""
 
+import hmac
 from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
@@ -11,16 +12,18 @@ from prometheus_client import generate_latest
 from quart import Response
 
 from fsn import __version__
-from fsn.core.errors import Invalid
+from fsn.core.errors import Invalid, Unauthorized
 from fsn.core.ids import ReplicaId, parse_uuid
 from fsn.node.chunkstore.base import StoredChunk
 from fsn.node.services import NodeServices
 from fsn.runtime.metrics import Readings
 from fsn.web.admin.metrics import METRICS_TYPE, READINGS
+from fsn.web.admin.standing import Counted, counted_of, declare_standing
+from fsn.web.bearer import bearer
 from fsn.web.middleware import HttpMetrics, install_middleware
-from fsn.web.operations import Operations, RequestModel
+from fsn.web.operations import Guard, Operation, Operations, RequestModel
 from fsn.web.problems import install_problems
-from fsn.web.quart_front import FrontQuart
+from fsn.web.quart_front import FrontQuart, current_request
 
 __all__ = ["admin_app"]
 
@@ -80,7 +83,7 @@ class RecoveryStatus(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """The node at a glance; sizes in bytes."""
+    """The node at a glance; sizes in bytes. `standing` is what it means to do (active, draining, maintenance, left), until when."""
 
     node_id: UUID
     name: str
@@ -92,6 +95,9 @@ class Status(msgspec.Struct, frozen=True):
     free_bytes: int
     capacity_bytes: int
     draining: bool
+    standing: str
+    standing_until: datetime | None
+    counted: Counted
     p2p_addresses: tuple[str, ...]
     reachability: ReachabilityStatus
     coordinators: tuple[CoordinatorStatus, ...]
@@ -121,18 +127,30 @@ class PageQuery(RequestModel, frozen=True):
     cursor: str | None = None
 
 
-def admin_app(node: NodeServices) -> FrontQuart:
-    """The application over a running node. It changes nothing, so it asks for no token; it must listen on loopback only."""
+def admin_app(node: NodeServices, token: str) -> FrontQuart:
+    """The application over a running node; it must listen on loopback only. `token` is wanted for what changes something."""
     app = FrontQuart(__name__)
     install_problems(app)
-    _operations(node).install(app)
+    _operations(node, token).install(app)
     node.metrics.registry.register(Readings(node, READINGS))
     install_middleware(app, metrics=HttpMetrics(node.metrics.registry))
     return app
 
 
-def _operations(node: NodeServices) -> Operations:
-    operations = Operations()
+def _guard_with(token: str) -> Guard:
+    async def guard(operation: Operation) -> None:
+        if operation.security:
+            given = bearer(
+                current_request().headers.get("Authorization", ""), "the token is in admin.token in the node's folder"
+            )
+            if not hmac.compare_digest(given.encode(), token.encode()):
+                raise Unauthorized("that is not the token in admin.token in the node's folder", code="token_invalid")
+
+    return guard
+
+
+def _operations(node: NodeServices, token: str = "") -> Operations:
+    operations = Operations(_guard_with(token), guard_errors=())
 
     @operations.operation("GET", "/health", summary="Is the node in good health?", ok=(200, Health))
     async def get_health() -> Health:
@@ -152,11 +170,15 @@ def _operations(node: NodeServices) -> Operations:
     async def get_metrics() -> Response:
         return Response(generate_latest(node.metrics.registry), content_type=METRICS_TYPE)
 
+    declare_standing(operations, node)
     return operations
 
 
 def health_of(node: NodeServices) -> Health:
-    """Degraded without a coordinator, without room, while the disk fails, and after losses or a damaged index at this start."""
+    """Degraded without a coordinator, without room, while the disk fails, and after losses or a damaged index at this start.
+
+    A node that drains, is in maintenance or has left is as its operator wants it.
+    """
     reasons = {}
     if not any(link.is_connected for link in node.reporting.links):
         failures = [link.failure for link in node.reporting.links if link.failure]
@@ -185,7 +207,10 @@ def status_of(node: NodeServices) -> Status:
         used_bytes=totals.size_bytes,
         free_bytes=node.store.free_bytes(),
         capacity_bytes=node.config.capacity_bytes,
-        draining=False,
+        draining=not node.declaring.standing.takes_chunks,
+        standing=node.declaring.standing.kind,
+        standing_until=node.declaring.standing.until,
+        counted=counted_of(node),
         p2p_addresses=tuple(node.transport.addresses),
         reachability=_reachability(node),
         coordinators=_coordinators(node),

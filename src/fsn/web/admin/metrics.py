@@ -29,6 +29,16 @@ READINGS: Sequence[Reading[NodeServices]] = (
         lambda node: float(node.store.failure is not None),
     ),
     Reading("fsn_node_chunks_lost", "Losses found at all starts.", lambda node: node.store.recovery.lost_total),
+    Reading(
+        "fsn_node_takes_chunks",
+        "1 while new chunks are stored; 0 while the node drains and when it has left.",
+        lambda node: float(node.declaring.standing.takes_chunks),
+    ),
+    Reading(
+        "fsn_node_drain_replicas_left",
+        "Replicas that a drain has still to move, as the coordinators count them; 0 without a drain.",
+        lambda node: node.declaring.answer.replicas_left if node.declaring.answer else 0,
+    ),
     Reading("fsn_node_coordinators_known", "Coordinators known.", lambda node: len(node.reporting.links)),
     Reading(
         "fsn_node_coordinators_connected",

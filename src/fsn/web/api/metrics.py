@@ -15,7 +15,7 @@ from fsn.coord.database.pool import Pool
 from fsn.coord.services import Services
 from fsn.core.errors import ConfigError, Unauthorized, Unavailable
 from fsn.runtime.metrics import Reading, Readings
-from fsn.web.auth import bearer
+from fsn.web.bearer import bearer
 from fsn.web.operations import Coded, Operations
 from fsn.web.quart_front import current_request
 

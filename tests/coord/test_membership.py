@@ -21,7 +21,7 @@ from fsn.coord.handlers import NodeHandlers
 from fsn.coord.membership import REFRESH_SECONDS, Member, Membership, SightingRecording
 from fsn.coord.registration import SIGNED_PREFIX, NodeApplication, Registrar
 from fsn.core.errors import Invalid, TooFewNodes, Unavailable
-from fsn.core.ids import NodeId
+from fsn.core.ids import NodeId, PeerId
 from fsn.p2p.client import open_requester
 from fsn.p2p.transport.base import Transport
 from fsn.p2p.transport.memory import MemoryNetwork
@@ -71,7 +71,9 @@ class Network:
     async def join(self, *, region: str | None = None) -> Identity:
         """A registered node, connected."""
         identity = Identity.generate()
-        registrar = Registrar(self.db, clock=self.wall, key=b"k" * 32, random_bytes=Random().randbytes)
+        registrar = Registrar(
+            self.db, clock=self.wall, key=b"k" * 32, random_bytes=Random().randbytes, coordinator=PeerId("c")
+        )
         nonce = registrar.challenge(identity.public_key).nonce
         signature = identity.sign(SIGNED_PREFIX + nonce + identity.public_key)
         await registrar.register(NodeApplication(identity.public_key, "n", 1 << 40, region, None, nonce, signature))

@@ -12,7 +12,7 @@ import trio
 from fsn.coord.database.pool import Pool
 from fsn.coord.registration import CHALLENGE_LIFE, SIGNED_PREFIX, NodeApplication, Registered, Registrar
 from fsn.core.errors import Conflict, FsnError, Invalid, NotFound, Unauthorized
-from fsn.core.ids import NodeId
+from fsn.core.ids import NodeId, PeerId
 from fsn.runtime.identity import Identity
 
 START = datetime(2030, 1, 1, 12, 0, 0, 123_456, tzinfo=UTC)
@@ -47,7 +47,7 @@ def registrar(pool: Pool, clock: HandClock) -> Registrar:
 
 def registrar_with(pool: Pool, clock: HandClock, key: bytes = b"k" * 32) -> Registrar:
     """A registrar whose challenges are marked with `key`."""
-    return Registrar(pool, clock=clock, key=key, random_bytes=secrets.token_bytes)
+    return Registrar(pool, clock=clock, key=key, random_bytes=secrets.token_bytes, coordinator=PeerId("c"))
 
 
 def application(identity: Identity, nonce: bytes, **changes: Any) -> NodeApplication:

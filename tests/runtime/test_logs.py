@@ -162,7 +162,7 @@ REPLICA = PlacedReplica(ReplicaId(ID), 0, NodeId(ID), SECRET_BYTES, 17)
         Identity(SECRET_BYTES),
         Login(SECRET, NOW, Account(USER, MicroCredits(1))),
         Registered(NodeId(ID), SECRET),
-        Registration(NodeId(ID), PeerId("p"), b"k", "n", 1, None, None, SECRET_BYTES, NOW, NOW),
+        Registration(NodeId(ID), PeerId("p"), b"k", "n", 1, None, None, SECRET_BYTES, NOW, NOW, PeerId("c")),
         ChunkRecord(FileId(ID), 0, ChunkId(ID), 1, SECRET_BYTES, (REPLICA,)),
         StoreChunk(ReplicaId(ID), bytes(32), SECRET_BYTES),
         ChunkRetrieved(SECRET_BYTES, 32),

@@ -8,12 +8,14 @@ import attrs
 from fsn.core.chunking import chunk_count, chunk_size
 from fsn.core.ids import ChunkId, FileId, NodeId, PeerId, ReplicaId, UploadId, UserId
 from fsn.core.keys import FileKey
+from fsn.core.node_states import NodeState
 
 __all__ = [
     "ChunkRecord",
     "FileStatus",
     "NodeRecord",
     "NodeStatus",
+    "NodeTransition",
     "PlacedReplica",
     "StoredChunk",
     "StoredFile",
@@ -25,7 +27,7 @@ __all__ = [
 
 FileStatus = Literal["uploading", "ready", "deleted"]
 UploadState = Literal["open", "completed", "aborted", "expired"]
-NodeStatus = Literal["joining", "online", "offline", "maintenance", "draining", "left", "disqualified"]
+NodeStatus = NodeState
 
 
 @attrs.frozen
@@ -137,3 +139,23 @@ class NodeRecord:
     reputation: float
     registered_at: datetime
     last_seen_at: datetime | None
+    status_since: datetime
+    status_reason: str
+    status_until: datetime | None
+    """When a declared maintenance ends, or by when a drain should be over."""
+    absent_since: datetime | None
+    """Since when no living coordinator hears it; None while one does."""
+
+
+@attrs.frozen
+class NodeTransition:
+    """A node passed from one state to another; `begin` is None for its registration, `coordinator` for the command line."""
+
+    id: int
+    node: NodeId
+    at: datetime
+    begin: NodeStatus | None
+    end: NodeStatus
+    reason: str
+    until: datetime | None
+    coordinator: PeerId | None

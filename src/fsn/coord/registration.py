@@ -12,10 +12,11 @@ import structlog
 
 from fsn.coord.catalog import NodeRecord
 from fsn.coord.database.dial_backs import DialedNode, dialed_node
+from fsn.coord.database.node_states import change_status
 from fsn.coord.database.nodes import Registration, list_nodes, node_by_api_key_hash, node_by_id, register_node
 from fsn.coord.database.pool import Pool
 from fsn.core.errors import Conflict, Invalid, NotFound, Unauthorized
-from fsn.core.ids import NodeId, UserId
+from fsn.core.ids import NodeId, PeerId, UserId
 from fsn.core.names import check_node_name, check_region
 from fsn.core.units import MAX_SIZE_BYTES
 from fsn.runtime.clock import Clock
@@ -63,8 +64,11 @@ class Registered:
 class Registrar:
     """Registers nodes, and shows them to anybody."""
 
-    def __init__(self, db: Pool, *, clock: Clock, key: bytes, random_bytes: Callable[[int], bytes]) -> None:
+    def __init__(
+        self, db: Pool, *, clock: Clock, key: bytes, random_bytes: Callable[[int], bytes], coordinator: PeerId
+    ) -> None:
         self._db = db
+        self._coordinator = coordinator
         self._clock = clock
         self._key = hashlib.sha256(b"fsn-challenge-v1" + key).digest()
         self._random_bytes = random_bytes
@@ -77,7 +81,8 @@ class Registrar:
         return Challenge(head + self._mark(head, public_key), now + CHALLENGE_LIFE)
 
     async def register(self, application: NodeApplication) -> Registered:
-        """Take the node in. The same key again is the same node with a new API key; the old one is void then.
+        """Take the node in. The same key again is the same node with a new API key; the old one is void then. One that has left is
+        joining again.
 
         Raises Invalid, Unauthorized (`challenge_invalid`, `signature_invalid`), Conflict when the challenge was used already.
         """
@@ -126,10 +131,14 @@ class Registrar:
                 api_key_hash=_hash(api_key),
                 challenged_at=issued_at,
                 registered_at=self._clock(),
+                coordinator=self._coordinator,
             ),
         )
         if node is None:
             raise Conflict("the challenge was used already: ask for a new one", code="challenge_used")
+        await change_status(
+            self._db, node, "joining", reason="registered again", at=self._clock(), coordinator=self._coordinator
+        )
         log.info("node_registered", node=str(node), peer=peer, capacity_bytes=application.capacity_bytes)
         return Registered(node, api_key)
 

@@ -170,7 +170,9 @@ async def open_services(
             uploads=StreamedUploads(admission, writer, sessions),
             downloads=Downloads(db, fetcher, keyring, config.download),
             files=Files(db, membership, clock, deletions_due),
-            registrar=Registrar(db, clock=clock, key=keys.token_key, random_bytes=random_bytes),
+            registrar=Registrar(
+                db, clock=clock, key=keys.token_key, random_bytes=random_bytes, coordinator=transport.peer
+            ),
             contacts=contacts,
             metrics=metrics,
             fetcher=fetcher,

@@ -76,6 +76,7 @@ VECTORS: dict[str, Envelope] = {
     "heartbeat_response": Envelope(
         9, 0, HeartbeatAnswer(-1_500_000, (Contact(PeerId("12D3KooWExample"), ("/dns4/c.example/tcp/4001",)),))
     ),
+    "heartbeat_response_state": Envelope(9, 0, HeartbeatAnswer(state="draining")),
     "heartbeat_response_empty": Envelope(10, 0, HeartbeatAnswer()),
     "declare_request": Envelope(12, 10_000, Declaration(Standing.MAINTENANCE, 14_400, "a new disk")),
     "declare_request_active": Envelope(13, 10_000, Declaration(Standing.ACTIVE)),
@@ -169,6 +170,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
         HeartbeatAnswer,
         st.integers(-(2**63), 2**63 - 1),
         st.lists(st.builds(Contact, st.text("abc123", min_size=1, max_size=60), addresses), max_size=5).map(tuple),
+        st.from_regex("[a-z]{0,32}", fullmatch=True),
     ),
     st.builds(DialBack, st.lists(st.text(max_size=60), max_size=8).map(tuple)),
     st.builds(
@@ -439,6 +441,8 @@ BREACHES: dict[str, pb.Envelope] = {
     "negative replicas": declared(replicas_left=-1),
     "negative bytes": declared(bytes_left=-1),
     "long reason of a coordinator": declared(reason="r" * 501),
+    "a state in capitals": pb.Envelope(heartbeat_response=pb.HeartbeatResponse(state="ONLINE")),
+    "a long state": pb.Envelope(heartbeat_response=pb.HeartbeatResponse(state="a" * 33)),
     "refusal without a code": pb.Envelope(refusal=pb.Refusal(message="no")),
     "refusal with a strange code": pb.Envelope(refusal=pb.Refusal(code="full\n")),
     "refusal with a long code": pb.Envelope(refusal=pb.Refusal(code="A" * 33)),

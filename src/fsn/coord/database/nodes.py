@@ -27,7 +27,8 @@ __all__ = [
 ]
 
 _NODE: LiteralString = """id, peer_id, name, operator_id, region, status::text as status, capacity_bytes, used_bytes, free_bytes,
-    chunk_count, version, addresses, observed_address, reputation, registered_at, last_seen_at"""
+    chunk_count, version, addresses, observed_address, reputation, registered_at, last_seen_at, status_since, status_reason,
+    status_until, absent_since"""
 
 
 NIL: Final = UUID(int=0)
@@ -48,6 +49,8 @@ class Registration:
     api_key_hash: bytes = attrs.field(repr=False)
     challenged_at: datetime
     registered_at: datetime
+    coordinator: PeerId
+    """Who registers it."""
 
 
 @attrs.frozen
@@ -74,23 +77,30 @@ class DueDeletion:
 
 
 async def register_node(db: Pool, new: Registration) -> NodeId | None:
-    """Add the node, or refresh the one with this key (its id stays, its API key changes).
+    """Add the node, or refresh the one with this key (its id stays, its API key changes); a new one is joining, on record.
 
     None when its challenge is not newer than the last one it registered with: a replay.
     """
     row = await db.fetch_one(
-        """insert into nodes (id, peer_id, public_key, name, operator_id, region, api_key_hash, challenged_at, registered_at,
-                              capacity_bytes)
-           values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-           on conflict (public_key) do update set name = excluded.name, region = excluded.region,
-               operator_id = coalesce(excluded.operator_id, nodes.operator_id), api_key_hash = excluded.api_key_hash,
-               challenged_at = excluded.challenged_at, capacity_bytes = excluded.capacity_bytes
-               where nodes.challenged_at < excluded.challenged_at
-           returning id""",
-        [
-            new.node, new.peer, new.public_key, new.name, new.operator, new.region, new.api_key_hash, new.challenged_at,
-            new.registered_at, new.capacity_bytes,
-        ],
+        """with taken as (
+               insert into nodes (id, peer_id, public_key, name, operator_id, region, api_key_hash, challenged_at, registered_at,
+                                  capacity_bytes, status_since, absent_since, unfolded_from)
+               values (%(node)s, %(peer)s, %(public_key)s, %(name)s, %(operator)s, %(region)s, %(api_key_hash)s, %(challenged_at)s,
+                       %(at)s, %(capacity_bytes)s, %(at)s, %(at)s, (%(at)s at time zone 'UTC')::date)
+               on conflict (public_key) do update set name = excluded.name, region = excluded.region,
+                   operator_id = coalesce(excluded.operator_id, nodes.operator_id), api_key_hash = excluded.api_key_hash,
+                   challenged_at = excluded.challenged_at, capacity_bytes = excluded.capacity_bytes
+                   where nodes.challenged_at < excluded.challenged_at
+               returning id),
+           noted as (
+               insert into node_transitions (node_id, at, to_status, reason, coordinator)
+               select id, %(at)s, 'joining', 'registered', %(coordinator)s from taken where id = %(node)s)
+           select id from taken""",
+        {
+            "node": new.node, "peer": new.peer, "public_key": new.public_key, "name": new.name, "operator": new.operator,
+            "region": new.region, "api_key_hash": new.api_key_hash, "challenged_at": new.challenged_at, "at": new.registered_at,
+            "capacity_bytes": new.capacity_bytes, "coordinator": new.coordinator,
+        },
     )  # fmt: skip
     return NodeId(row[0]) if row else None
 

@@ -20,6 +20,20 @@ create table chunks (
     constraint chunks_file_id_fkey FOREIGN KEY (file_id) REFERENCES files(id)
 );
 
+create table coordinator_watches (
+    coordinator text not null,
+    began_at timestamp with time zone not null,
+    ended_at timestamp with time zone
+);
+
+create table coordinators (
+    peer_id text not null,
+    addresses text[] not null default '{}'::text[],
+    started_at timestamp with time zone not null,
+    alive_at timestamp with time zone not null,
+    constraint coordinators_pkey PRIMARY KEY (peer_id)
+) with (fillfactor=50);
+
 create table credit_purchases (
     id uuid not null,
     user_id uuid not null,
@@ -110,6 +124,41 @@ create table master_keys (
     constraint master_keys_pkey PRIMARY KEY (id)
 );
 
+create table node_days (
+    node_id uuid not null,
+    day date not null,
+    present_seconds integer not null,
+    counted_seconds integer not null,
+    present smallint[],
+    counted smallint[],
+    constraint node_days_pkey PRIMARY KEY (node_id, day),
+    constraint node_days_check CHECK (((present_seconds >= 0) AND (present_seconds <= counted_seconds))),
+    constraint node_days_counted_check CHECK ((cardinality(counted) = 96)),
+    constraint node_days_present_check CHECK ((cardinality(present) = 96)),
+    constraint node_days_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
+);
+
+create table node_presences (
+    node_id uuid not null,
+    coordinator text not null,
+    began_at timestamp with time zone not null,
+    ended_at timestamp with time zone,
+    constraint node_presences_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
+);
+
+create table node_transitions (
+    id bigint not null generated always as identity,
+    node_id uuid not null,
+    at timestamp with time zone not null,
+    from_status node_status,
+    to_status node_status not null,
+    reason text not null,
+    until timestamp with time zone,
+    coordinator text,
+    constraint node_transitions_pkey PRIMARY KEY (id),
+    constraint node_transitions_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
+);
+
 create table nodes (
     id uuid not null,
     peer_id text not null,
@@ -130,6 +179,11 @@ create table nodes (
     observed_address text,
     reputation double precision not null default 1,
     last_seen_at timestamp with time zone,
+    status_since timestamp with time zone not null default '1970-01-01 00:00:00+00'::timestamp with time zone,
+    status_reason text not null default 'registered'::text,
+    status_until timestamp with time zone,
+    absent_since timestamp with time zone,
+    unfolded_from date not null default '9999-12-31'::date,
     constraint nodes_pkey PRIMARY KEY (id),
     constraint nodes_api_key_hash_key UNIQUE (api_key_hash),
     constraint nodes_peer_id_key UNIQUE (peer_id),
@@ -228,6 +282,10 @@ create table users (
     constraint users_pkey PRIMARY KEY (id)
 );
 
+CREATE INDEX coordinator_watches_ended ON public.coordinator_watches USING btree (ended_at);
+
+CREATE UNIQUE INDEX coordinator_watches_open ON public.coordinator_watches USING btree (coordinator) WHERE (ended_at IS NULL);
+
 CREATE INDEX dial_backs_direct ON public.dial_backs USING btree (tested_at) WHERE (reach = 'direct'::text);
 
 CREATE INDEX files_of_user ON public.files USING btree (user_id, created_at DESC, id DESC) WHERE (status <> 'deleted'::file_status);
@@ -235,6 +293,24 @@ CREATE INDEX files_of_user ON public.files USING btree (user_id, created_at DESC
 CREATE INDEX files_to_clear ON public.files USING btree (deleted_at) WHERE ((status = 'deleted'::file_status) AND (cleared_at IS NULL));
 
 CREATE INDEX ledger_entry_of_account ON public.ledger_entry USING btree (account, tx);
+
+CREATE INDEX node_days_by_day ON public.node_days USING btree (day);
+
+CREATE INDEX node_presences_of_node ON public.node_presences USING btree (node_id, ended_at);
+
+CREATE UNIQUE INDEX node_presences_open ON public.node_presences USING btree (coordinator, node_id) WHERE (ended_at IS NULL);
+
+CREATE INDEX node_transitions_of_node ON public.node_transitions USING btree (node_id, id);
+
+CREATE INDEX nodes_declared ON public.nodes USING btree (status_until) WHERE ((status = ANY (ARRAY['maintenance'::node_status, 'draining'::node_status])) AND (status_until IS NOT NULL));
+
+CREATE INDEX nodes_draining ON public.nodes USING btree (id) WHERE (status = 'draining'::node_status);
+
+CREATE INDEX nodes_misjudged ON public.nodes USING btree (id) WHERE (((status = 'online'::node_status) AND (absent_since IS NOT NULL)) OR ((status = ANY (ARRAY['joining'::node_status, 'offline'::node_status])) AND (absent_since IS NULL)));
+
+CREATE INDEX nodes_silent ON public.nodes USING btree (id) WHERE ((absent_since IS NOT NULL) AND (status = ANY (ARRAY['online'::node_status, 'offline'::node_status, 'draining'::node_status])));
+
+CREATE INDEX nodes_unfolded ON public.nodes USING btree (unfolded_from);
 
 CREATE INDEX repair_scans_due ON public.repair_scans USING btree (due_at) WHERE (finished_at IS NULL);
 

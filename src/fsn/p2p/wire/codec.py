@@ -235,9 +235,9 @@ def _small_body(message: _Small) -> tuple[int, ProtobufMessage]:
             return pb.Envelope.REPORT_LOSSES_RESPONSE_FIELD_NUMBER, pb.ReportLossesResponse()
         case Heartbeat():
             return pb.Envelope.HEARTBEAT_REQUEST_FIELD_NUMBER, pb.HeartbeatRequest(**attrs.asdict(message))
-        case HeartbeatAnswer(earned, contacts):
+        case HeartbeatAnswer(earned, contacts, state):
             known = [pb.Coordinator(peer_id=contact.peer, addresses=contact.addresses) for contact in contacts]
-            answer = pb.HeartbeatResponse(earned_micro_credits=earned, coordinators=known)
+            answer = pb.HeartbeatResponse(earned_micro_credits=earned, coordinators=known, state=state)
             return pb.Envelope.HEARTBEAT_RESPONSE_FIELD_NUMBER, answer
         case Declaration():
             return pb.Envelope.DECLARE_REQUEST_FIELD_NUMBER, pb.DeclareRequest(**attrs.asdict(message))
@@ -355,7 +355,7 @@ def _read_heartbeat(body: pb.HeartbeatRequest) -> Heartbeat:
 def _read_heartbeat_answer(body: pb.HeartbeatResponse) -> HeartbeatAnswer:
     known = body.coordinators[: MAX_COORDINATORS + 1]
     contacts = tuple(Contact(PeerId(each.peer_id), tuple(each.addresses)) for each in known)
-    return HeartbeatAnswer(body.earned_micro_credits, contacts)
+    return HeartbeatAnswer(body.earned_micro_credits, contacts, body.state)
 
 
 def _read_declaration(body: pb.DeclareRequest) -> Declaration:

@@ -136,11 +136,13 @@ def breaches(message: Message) -> Iterator[str]:
             yield from _longer("reason", losses.values(), MAX_ERROR_BYTES)
         case Heartbeat():
             yield from _heartbeat(message)
-        case HeartbeatAnswer(earned_micro_credits=earned, coordinators=coordinators):
+        case HeartbeatAnswer(earned_micro_credits=earned, coordinators=coordinators, state=state):
             yield from _outside("earned_micro_credits", earned, -_INT64_MAX - 1, _INT64_MAX)
             yield from _outside("coordinators", len(coordinators), 0, MAX_COORDINATORS)
             for contact in coordinators:
                 yield from _contact(contact)
+            if state and not _STATE.fullmatch(state):
+                yield f"a state is at most 32 of a-z and _; got {state[:40]!r}"
         case Declaration():
             yield from _declaration(message)
         case Declared():

@@ -141,10 +141,14 @@ class Contact:
 
 @attrs.frozen
 class HeartbeatAnswer:
-    """What the coordinator tells the node: micro-credits earned so far, and the coordinators to know."""
+    """What the coordinator tells the node: micro-credits earned so far, the coordinators to know, and how it stands with them.
+
+    `state` is one of `fsn.core.node_states`, or one that a later version has; empty when it was not said.
+    """
 
     earned_micro_credits: int = 0
     coordinators: tuple[Contact, ...] = ()
+    state: str = ""
 
 
 class Standing(StrEnum):

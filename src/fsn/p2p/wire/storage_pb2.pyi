@@ -542,8 +542,13 @@ class HeartbeatResponse(_message.Message):
 
     EARNED_MICRO_CREDITS_FIELD_NUMBER: _builtins.int
     COORDINATORS_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
     earned_micro_credits: _builtins.int
     """What the node has earned so far, in millionths of a credit. May be negative."""
+    state: _builtins.str
+    """How the node stands in the coordinator's books: joining, online, offline, maintenance, draining, left or disqualified;
+    receivers bear others. At most 32 of a-z and _; empty = not said.
+    """
     @_builtins.property
     def coordinators(self) -> _containers.RepeatedCompositeFieldContainer[Global___Coordinator]:
         """Coordinators that the node should know: at most 64."""
@@ -553,10 +558,11 @@ class HeartbeatResponse(_message.Message):
         *,
         earned_micro_credits: _builtins.int = ...,
         coordinators: _abc.Iterable[Global___Coordinator] | None = ...,
+        state: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinators", b"coordinators", "earned_micro_credits", b"earned_micro_credits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinators", b"coordinators", "earned_micro_credits", b"earned_micro_credits", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -78,7 +78,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _seconds_of(item: pytest.Function) -> float:
-    if {"autojump_clock", "mock_clock"} & set(item.fixturenames):
+    if {"autojump_clock", "mock_clock", "virtual_clock"} & set(item.fixturenames):
         return VIRTUAL_SECONDS
     if settings.get_current_profile_name() == "fuzz":
         return FUZZ_HANG_SECONDS

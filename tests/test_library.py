@@ -75,6 +75,19 @@ async def _use(url: str, folder: Path) -> None:
             await client.file(file.id)
 
 
+def test_a_simulated_network(postgres_dsn: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The page's program with a simulated network runs as it stands there, on the tests' PostgreSQL."""
+    page = (Path(__file__).parents[1] / "docs" / "how-to" / "embed.md").read_text()
+    [program] = [part for part in page.split("```python\n")[1:] if "fsn.Network(" in part]
+    program = (
+        program.partition("```")[0].replace("seed=7", f"seed=7, dsn={postgres_dsn!r}").replace("hours=4", "minutes=5")
+    )
+    exec(compile(program, "embed.md", "exec"), {})
+    shown = capsys.readouterr().out
+    assert "node0          kill" in shown
+    assert "get file=user0/1 size_bytes=500000" in shown
+
+
 def test_every_public_name_is_there() -> None:
     """All that `__all__` promises can be imported."""
     for name in fsn.__all__:

@@ -2,6 +2,7 @@
 
     async with fsn.open_coordinator(config) as coordinator, fsn.open_node(node_config) as node: ...
     async with fsn.Client(url, token) as client: file = await client.upload(path)
+    async with fsn.Network(nodes=5, seed=7) as net: ...     # simulated, in virtual time: fsn.simulate(main)
 
 Names are imported when they are first used: a program that only needs `Client` never pays for libp2p (1.9 s, 83 MB) or PostgreSQL.
 """
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from fsn.node.config import NodeConfig
     from fsn.node.registration import Application, initialise
     from fsn.p2p.config import P2pConfig
+    from fsn.sim import Network, simulate
     from fsn.web.config import HttpConfig
 
 __version__ = "0.1.0"
@@ -61,6 +63,7 @@ __all__ = [
     "HttpConfig",
     "InsufficientCredits",
     "Invalid",
+    "Network",
     "Node",
     "NodeConfig",
     "NotFound",
@@ -83,6 +86,7 @@ __all__ = [
     "initialise",
     "open_coordinator",
     "open_node",
+    "simulate",
 ]
 
 _PLACES = {
@@ -98,6 +102,8 @@ _PLACES = {
     "initialise": "fsn.node.registration",
     "P2pConfig": "fsn.p2p.config",
     "HttpConfig": "fsn.web.config",
+    "Network": "fsn.sim",
+    "simulate": "fsn.sim",
 }
 
 

@@ -97,13 +97,13 @@ def load_identity(path: Path) -> Identity:
     return Identity(_seed_from_pem(pem, path))
 
 
-def create_identity(path: Path) -> Identity:
-    """Make a new identity and keep it at `path`, mode 0600. When this returns it survives a power cut.
+def create_identity(path: Path, identity: Identity | None = None) -> Identity:
+    """Make a new identity (or take the one given) and keep it at `path`, mode 0600. When this returns it survives a power cut.
 
     Never replaces a file: losing an identity loses everything that was registered under it. Raises `ConfigError` when there is
     one already or the folder cannot be written; the file is then as it was, or absent, never half there.
     """
-    identity = Identity.generate()
+    identity = identity or Identity.generate()
     pem = identity._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     try:
         create_private_file(path, pem)

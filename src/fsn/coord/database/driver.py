@@ -177,18 +177,22 @@ class TrioConnection(psycopg.AsyncConnection[TupleRow]):
 
     async def _run_to_the_end(self, gen: PQGen[T]) -> T:
         try:
-            return await drive(gen, self.pgconn.socket)
+            return await self._drive(gen)
         except trio.Cancelled:
             # The one place that catches it: level cancellation is turned into the edge that psycopg expects. Nothing is
             # lost, as trio raises it again at the caller's next checkpoint.
             with self._cleaning_up():
-                return await drive(gen, self.pgconn.socket, started=True)
+                return await self._drive(gen, started=True)
+
+    async def _drive(self, gen: PQGen[T], *, started: bool = False) -> T:
+        """Run `gen` on the connected socket."""
+        return await drive(gen, self.pgconn.socket, started=started)
 
     async def _drive_within(self, gen: PQGen[T], timeout: float | None) -> T:
         if timeout is None:
-            return await drive(gen, self.pgconn.socket)
+            return await self._drive(gen)
         with trio.move_on_after(timeout):
-            return await drive(gen, self.pgconn.socket)
+            return await self._drive(gen)
         raise errors._WaitTimeout("wait timeout expired")  # psycopg's notifies() ends its loop by it
 
     async def _stop_query(self, gen: PQGen[Any]) -> None:
@@ -200,7 +204,7 @@ class TrioConnection(psycopg.AsyncConnection[TupleRow]):
             with self._cleaning_up():
                 await self.cancel_safe(timeout=CLEANUP_SECONDS)
                 if getattr(gen, "__qualname__", "") in _CAN_BE_DRAINED:
-                    await drive(gen, self.pgconn.socket, started=True)
+                    await self._drive(gen, started=True)
                 else:
                     self.abandon()  # amid COPY, stream() or a pipeline there is no state to go on from
         except errors.QueryCanceled:

@@ -23,6 +23,13 @@ class MemoryStore(ChunkStore):
         self._clock = clock
         self._chunks: dict[ReplicaId, tuple[StoredChunk, bytes]] = {}
 
+    def __contains__(self, replica: ReplicaId) -> bool:
+        return replica in self._chunks
+
+    def ids(self) -> "list[ReplicaId]":
+        """The ids of all chunks, in order."""
+        return sorted(self._chunks)
+
     async def store(self, replica: ReplicaId, root: bytes, data: bytes | memoryview) -> None:
         """See `ChunkStore.store`."""
         await trio.lowlevel.checkpoint()

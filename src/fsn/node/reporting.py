@@ -24,7 +24,7 @@ ANSWER_SECONDS: Final = 10.0
 DIAL_SECONDS: Final = 10.0
 """For each address of a coordinator."""
 EAGER_SECONDS: Final = 300.0
-SHORTEST_PAUSE_SECONDS: Final = 2.0
+SHORTEST_PAUSE_SECONDS: Final = 1.0
 LONGEST_PAUSE_SECONDS: Final = 60.0
 MAX_COORDINATORS: Final = 16
 """More than any network will run over one database; a bound on what an answer can make us do."""
@@ -53,7 +53,7 @@ class Link:
 def redial_pause(down_seconds: float, rng: Random) -> float:
     """Seconds until the next dial, so long after the loss.
 
-    At most 2 s for the first five minutes (a coordinator that restarts has its nodes back at once), then doubling every minute up to
+    At most 1 s for the first five minutes (a coordinator that restarts has its nodes back at once), then doubling every minute up to
     60 s. Half of it is drawn at random, so that a thousand nodes do not arrive in one instant.
     """
     minutes = max(0.0, down_seconds - EAGER_SECONDS) / 60.0

@@ -19,7 +19,7 @@ from fsn.p2p.transport.addresses import PeerAddress, format_tcp_address, parse_t
 from fsn.p2p.transport.base import Stream, StreamHandler, Transport
 from fsn.p2p.transport.multistream import select
 from fsn.p2p.transport.serving import run_handler
-from fsn.p2p.transport.sockets import open_listener, tune
+from fsn.p2p.transport.sockets import open_listener, open_stream, tune
 from fsn.runtime.groups import sole_error
 from fsn.runtime.identity import Identity
 
@@ -188,7 +188,7 @@ class Libp2pTransport(Transport):
 
     async def _dial_tcp(self, peer_id: "ID", target: PeerAddress) -> None:
         try:
-            stream = await trio.open_tcp_stream(target.host, target.port)
+            stream = await open_stream(target.host, target.port)
         except OSError as error:
             raise Unreachable(str(error)) from error
         tune(stream)

@@ -8,9 +8,12 @@ import trio
 
 from fsn.core.errors import ConfigError
 
-__all__ = ["open_listener", "tune"]
+__all__ = ["open_listener", "open_stream", "tune"]
 
 _BACKLOG: Final = 512
+_TRY_SECONDS: Final = 3.0
+"""A network that is back is used at once only if somebody knocks: the kernel repeats a lost SYN after 1, 3, 7, 15 s (since Linux 6.5 five
+times each second, then likewise), a new try begins anew."""
 
 # With these an idle or busy connection over a silently cut network was given up after 7-10 s in a network-namespace laboratory;
 # without them never. USER_TIMEOUT looks at progress, so that it spares a healthy but slow link, where a timed ping killed one
@@ -52,3 +55,10 @@ async def open_listener(host: str, port: int) -> trio.SocketListener:
         sock.close()
         raise ConfigError(f"cannot listen on TCP port {port} of {host}: {error.strerror or error}") from error
     return trio.SocketListener(sock)
+
+
+async def open_stream(host: str, port: int) -> trio.SocketStream:
+    """Connect, however often that must be tried; the caller sets the deadline. Raises OSError when somebody refuses."""
+    while True:
+        with trio.move_on_after(_TRY_SECONDS):
+            return await trio.open_tcp_stream(host, port)

@@ -103,6 +103,10 @@ class Daemon:
         """The end of its log."""
         return "" if self._process is None else self._process.log_tail(lines)
 
+    def log_count(self, word: str) -> int:
+        """How often its log has `word`, from its first start on."""
+        return 0 if self._process is None else self._process.log_count(word)
+
 
 class Coordinator(Daemon):
     """A coordinator with an embedded PostgreSQL, on port 8080 for users and 4001 for nodes."""
@@ -149,18 +153,24 @@ class Coordinator(Daemon):
 class StorageNode(Daemon):
     """A storage node."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, p2p_port: int = 0) -> None:
         super().__init__(host, "node", "start")
+        self._p2p_port = p2p_port
 
     async def init(self, coordinator_url: str, *flags: str) -> None:
         """Make its key and register it. Raises FsnFailed."""
-        ports = ("--p2p-port", "0", "--admin-port", "0")
+        ports = ("--p2p-port", str(self._p2p_port), "--admin-port", "0")
         told = ("--data-dir", str(self.folder), "--name", self.name, "--coordinator-url", coordinator_url)
         await run_fsn(self.host, "init", "node", "init", *told, *ports, *flags)
 
     async def status(self) -> dict[str, Any] | None:
         """What its admin API says on its own host; None while it does not answer."""
         return await ask(self.host, f"http://127.0.0.1:{self.ports.get('admin')}/status")
+
+    @property
+    def connections(self) -> int:
+        """How often it has got in touch with a coordinator."""
+        return self.log_count("coordinator_connected")
 
     async def is_connected(self) -> bool:
         """Whether it says that it is in touch with a coordinator."""

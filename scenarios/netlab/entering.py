@@ -19,8 +19,12 @@ _TOOLS: Final = ("unshare", "mount", "ip", "nft")
 _PROBE_SECONDS: Final = 60.0
 
 # sh stays as process 1: it reaps orphans. The loopback device of a new namespace is down. A private /dev/shm takes all files of the
-# lab, and PostgreSQL's shared memory: it needs no disk, is writable for every user, and leaves nothing behind.
-_PREPARE: Final = "ip link set lo up && mount -t tmpfs -o mode=1777,size=8g tmpfs /dev/shm"
+# lab, and PostgreSQL's shared memory: it needs no disk, is writable for every user, and leaves nothing behind. Names of hosts are
+# resolved by a copy of /etc/hosts, which labs write to (names.py).
+_PREPARE: Final = (
+    "ip link set lo up && mount -t tmpfs -o mode=1777,size=8g tmpfs /dev/shm"
+    " && cp /etc/hosts /dev/shm/hosts && chmod u+w /dev/shm/hosts && mount --bind /dev/shm/hosts /etc/hosts"
+)
 _RUN: Final = f'{_PREPARE} || exit 77; "$@"; exit $?'
 _PROBE: Final = (
     f"{_PREPARE} && ip link add nlp0 type veth peer name nlp1 && ip link add nlp2 type bridge"

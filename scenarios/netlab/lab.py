@@ -16,6 +16,7 @@ from scenarios.netlab.building import PUBLIC, build, descendants
 from scenarios.netlab.hosts import Host
 from scenarios.netlab.links import CABLE, Link
 from scenarios.netlab.machines import Core, Machine, Parent
+from scenarios.netlab.names import Names
 from scenarios.netlab.namespaces import Namespace
 from scenarios.netlab.nat import NatKind
 from scenarios.netlab.routers import Memory, Router
@@ -39,6 +40,7 @@ async def open_lab(seed: int = 1) -> AsyncIterator["Lab"]:
     finally:
         with trio.CancelScope(shield=True):  # _END_SECONDS at most
             await lab.aclose()
+        lab.names.forget_all()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -55,6 +57,7 @@ class Lab:
         self.seed, self.folder = seed, folder
         self.core = Core()
         self.hosts: list[Host] = []
+        self.names = Names(f"{folder.name.replace('_', '-')}.lab".lower())
         self._numbers = itertools.count(1)
         self._namespaces: list[Namespace] = []
         self._wire: Wire | None = None

@@ -21,16 +21,19 @@ _POLL_SECONDS = 0.1
 class Network:
     """One coordinator, its nodes, one user."""
 
-    def __init__(self, lab: Lab, *, settings: str = "") -> None:
-        """`settings` is TOML for the coordinator, beside what Coordinator sets itself."""
+    def __init__(self, lab: Lab, *, settings: str = "", name: str | None = None) -> None:
+        """`settings` is TOML for the coordinator, beside what Coordinator sets itself; nodes and user know it by `name`, if given."""
         self.lab = lab
+        self._name = name
         self.coordinator = Coordinator(lab.host("coordinator"), settings)
         self.nodes: list[StorageNode] = []
         self.user = User(lab.host("user"), "")
 
-    def add_node(self, name: str, *, behind: Router | None = None, link: Link = CABLE) -> StorageNode:
+    def add_node(
+        self, name: str, *, behind: Router | None = None, link: Link = CABLE, p2p_port: int = 0
+    ) -> StorageNode:
         """A storage node; `name` is its host's, too."""
-        node = StorageNode(self.lab.host(name, link, behind=behind))
+        node = StorageNode(self.lab.host(name, link, behind=behind), p2p_port)
         self.nodes.append(node)
         return node
 
@@ -42,18 +45,34 @@ class Network:
         return router, self.add_node(name, behind=router)
 
     async def start(self) -> None:
-        """Everything: when it returns, all nodes are online and the user is logged in."""
+        """Bring the lab up, and `join`."""
         await self.lab.up()
+        await self.join()
+
+    async def join(self) -> None:
+        """Start all processes: when it returns, all nodes are online and the user is logged in."""
         await self.coordinator.start()
-        self.user.url = self.coordinator.url
+        self.user.url = self._url()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.user.register)
             for node in self.nodes:
                 nursery.start_soon(self._join, node)
         await self.wait_online(len(self.nodes))
 
+    async def move_coordinator(self) -> None:
+        """Another address in the coordinator's network; its name, if it has one, and its user follow."""
+        await self.coordinator.host.readdress(self.coordinator.host.address.rpartition(".")[0] + ".77")
+        self.user.url = self._url()
+
+    def _url(self) -> str:
+        """Where the coordinator is for others now."""
+        if self._name is None:
+            return self.coordinator.url
+        full = self.lab.names.point(self._name, self.coordinator.host.address)
+        return self.coordinator.url.replace(self.coordinator.host.address, full)
+
     async def _join(self, node: StorageNode) -> None:
-        await node.init(self.coordinator.url)
+        await node.init(self.user.url)
         await node.start()
 
     async def wait_online(self, wanted: int, *, within_seconds: float = JOIN_SECONDS) -> float:
@@ -63,6 +82,24 @@ class Network:
             return await self.coordinator.nodes_online() == wanted
 
         return await self.wait_until(f"{wanted} nodes online", is_so, within_seconds=within_seconds)
+
+    async def wait_reconnected(self, nodes: Sequence[StorageNode], *, within_seconds: float = JOIN_SECONDS) -> float:
+        """Until each of the nodes, whose connection has just died, has made another one and is counted as there; the seconds that took.
+
+        Start it before or right after the fault: a connection can be lost and made anew between two questions.
+        """
+        began = time.monotonic()
+        before = {node.name: node.connections for node in nodes}
+        for node in nodes:
+            await self._wait_connected_anew(node, before[node.name], within_seconds)
+        await self.wait_online(len(self.nodes), within_seconds=within_seconds)
+        return time.monotonic() - began
+
+    async def _wait_connected_anew(self, node: StorageNode, before: int, within_seconds: float) -> None:
+        async def is_so() -> bool:
+            return node.connections > before and await node.is_connected()
+
+        await self.wait_until(f"{node.name} connected anew", is_so, within_seconds=within_seconds)
 
     async def wait_connected(self, node: StorageNode, *, within_seconds: float = JOIN_SECONDS) -> float:
         """Until the node says that it is in touch with its coordinator; the seconds that took."""
@@ -75,6 +112,16 @@ class Network:
             return await node.status() is not None and not await node.is_connected()
 
         return await self.wait_until(f"{node.name} has lost its coordinator", is_so, within_seconds=within_seconds)
+
+    async def wait_reach(self, name: str, wanted: str) -> None:
+        """Until the node of that name says of itself that it is reached so ("direct", "own_connection", "none")."""
+        (node,) = (node for node in self.nodes if node.name == name)
+
+        async def is_so() -> bool:
+            status = await node.status()
+            return status is not None and status["reachability"]["reach"] == wanted
+
+        await self.wait_until(f"{name} is reached: {wanted}", is_so, within_seconds=JOIN_SECONDS)
 
     async def wait_until(self, wanted: str, check: Callable[[], Awaitable[bool]], *, within_seconds: float) -> float:
         """Ask until it is so; the seconds that took. AssertionError, with the ends of all logs, when it is not so in time."""

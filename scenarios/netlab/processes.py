@@ -54,6 +54,10 @@ class Process:
         """The end of what it wrote to its standard error."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
+    def log_count(self, word: str) -> int:
+        """How often it wrote `word` to its standard error."""
+        return self.log.read_text(errors="replace").count(word)
+
     def said(self) -> str:
         """All it wrote to its standard output."""
         return self.output.read_text(errors="replace")

@@ -1,11 +1,9 @@
 """Nodes at home: behind routers that translate, each in its own way, without a forwarded port."""
 
-import os
-
 import pytest
 
 from scenarios.netlab.lab import Lab
-from scenarios.netlab.nat import NAT_KINDS, NatKind
+from scenarios.netlab.nat import NAT_KINDS, Forward, NatKind
 from scenarios.netlab.network import Network
 
 pytestmark = pytest.mark.netns
@@ -36,6 +34,23 @@ async def test_a_provider_that_translates_too(lab: Lab) -> None:
     await _through(network)
 
 
+@pytest.mark.slow
+async def test_a_node_says_truly_how_it_is_reached(lab: Lab) -> None:
+    """With an address of its own, or a forwarded port, directly; behind NAT through its own connection; off the net not at all."""
+    network = Network(lab)
+    network.add_node("rack")
+    network.add_home("attic", "port_restricted")
+    router = lab.router("cellar-router", "linux")
+    forwarded = network.add_node("cellar", behind=router, p2p_port=4001)
+    await lab.up()
+    await router.forward(Forward("tcp", 4001, forwarded.host.address, 4001))
+    await network.join()
+    for name, reach in (("rack", "direct"), ("attic", "own_connection"), ("cellar", "direct")):
+        await network.wait_reach(name, reach)
+    await forwarded.host.cut()
+    await network.wait_reach("cellar", "none")
+
+
 async def _store_and_serve(lab: Lab, first: NatKind, second: NatKind) -> None:
     network = Network(lab)
     network.add_home("attic", first)
@@ -45,8 +60,7 @@ async def _store_and_serve(lab: Lab, first: NatKind, second: NatKind) -> None:
 
 
 async def _through(network: Network) -> None:
-    data = os.urandom(SIZE_BYTES)
-    file_id = await network.user.put(data, replicas=len(network.nodes))
+    stored = await network.user.put(SIZE_BYTES, replicas=len(network.nodes))
     chunks = [len(node.replicas()) for node in network.nodes]
     assert chunks == [6] * len(network.nodes), "every chunk on every node"
-    assert await network.user.get(file_id) == data
+    await network.user.check(stored)

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from random import Random
 
 import attrs
@@ -16,9 +17,11 @@ from fsn.coord.services import Secrets, Services, ServicesConfig, open_services
 from fsn.core.ids import NodeId, ReplicaId
 from fsn.core.keys import master_key_id
 from fsn.node.chunkstore.memory import MemoryStore
+from fsn.node.declaring import Declaring
 from fsn.node.handlers import ChunkHandlers
 from fsn.node.reporting import Reporting
-from fsn.p2p.client import open_requester
+from fsn.node.standing import StandingFile
+from fsn.p2p.client import Requester, open_requester
 from fsn.p2p.server import serve_requests
 from fsn.p2p.transport.memory import MemoryNetwork
 from fsn.p2p.wire.messages import Contact, Heartbeat
@@ -43,12 +46,21 @@ class Member:
     store: MemoryStore
     network: MemoryNetwork
     node: NodeId | None = None
+    folder: Path | None = None
+    """Where its standing is kept; without, it declares nothing."""
+    declaring: Declaring | None = None
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
     def kill(self) -> None:
         """As kill -9 would: connections break, nothing is answered any more."""
         self.network.kill(self.identity.peer)
         self.scope.cancel()
+
+    @property
+    def standing(self) -> Declaring:
+        """What it means to do, and its commands."""
+        assert self.declaring is not None, "made without a folder"
+        return self.declaring
 
     async def replicas(self) -> list[ReplicaId]:
         """What lies here."""
@@ -58,18 +70,26 @@ class Member:
 class Network:
     """One coordinator and its nodes."""
 
-    def __init__(self, services: Services, memory: MemoryNetwork, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, services: Services, memory: MemoryNetwork, nursery: trio.Nursery, clock: Clock = system_clock
+    ) -> None:
+        self.clock = clock
         self.services = services
         self.memory = memory
         self.nodes: list[Member] = []
         self._nursery = nursery
 
     async def add_node(
-        self, *, capacity_bytes: int = 1 << 30, identity: Identity | None = None, store: MemoryStore | None = None
+        self,
+        *,
+        capacity_bytes: int = 1 << 30,
+        identity: Identity | None = None,
+        store: MemoryStore | None = None,
+        folder: Path | None = None,
     ) -> Member:
         """Register and start a node; return when the coordinator has heard of it."""
         store = store or MemoryStore(capacity_bytes=capacity_bytes)
-        member = Member(identity or Identity.generate(), store, self.memory)
+        member = Member(identity or Identity.generate(), store, self.memory, folder=folder)
         member.node = await self.register(member.identity)
         self.nodes.append(member)
         await self.start(member)
@@ -102,18 +122,46 @@ class Network:
 
                 def describe() -> Heartbeat:
                     totals = member.store.totals()
-                    return Heartbeat(totals.count, totals.size_bytes, member.store.free_bytes(), "test")
+                    return Heartbeat(
+                        totals.count,
+                        totals.size_bytes,
+                        member.store.free_bytes(),
+                        "test",
+                        draining=not takes_chunks(member),
+                    )
 
                 reporting = Reporting(transport, requester, describe=describe, rng=Random(1), heartbeat_seconds=0.5)
-                handlers = ChunkHandlers(member.store, is_draining=lambda: False)
-                serve_requests(transport, handlers.by_request(), may_ask=reporting.knows)
                 coordinator = self.services.transport
                 reporting.add(Contact(coordinator.peer, tuple(coordinator.addresses)))
-                await reporting.run()
+                async with trio.open_nursery() as nursery:
+                    if member.folder is not None:
+                        member.declaring = self._declaring(member, member.folder, requester, reporting)
+                        nursery.start_soon(member.declaring.run)
+                    handlers = ChunkHandlers(member.store, is_draining=lambda: not takes_chunks(member))
+                    serve_requests(transport, handlers.by_request(), may_ask=reporting.knows)
+                    await reporting.run()
+
+    def _declaring(self, member: Member, folder: Path, requester: Requester, reporting: Reporting) -> Declaring:
+        folder.mkdir(exist_ok=True)
+        declaring = Declaring(
+            requester,
+            lambda: reporting.links,
+            StandingFile(folder),
+            clock=self.clock,
+            totals=member.store.totals,
+            progress_seconds=0.2,
+        )
+        reporting.on_connected = declaring.wake
+        return declaring
 
     async def user(self, email: str = "ann@example.com") -> Account:
         """A new user."""
         return await self.services.accounts.register(email, "secret1")
+
+
+def takes_chunks(member: Member) -> bool:
+    """As its operator wants it."""
+    return member.declaring is None or member.declaring.standing.takes_chunks
 
 
 async def wait_until(is_so: Callable[[], bool]) -> None:
@@ -147,7 +195,7 @@ async def open_network(
             )
         )
         nursery = await stack.enter_async_context(trio.open_nursery())
-        network = Network(services, memory, nursery)
+        network = Network(services, memory, nursery, clock)
         for _ in range(nodes):
             await network.add_node()
         yield network

@@ -143,6 +143,17 @@ class Membership:
         """What is known here of a node."""
         return self._by_node.get(node)
 
+    async def reread(self, peer: PeerId) -> None:
+        """The node's row has changed: what it says is in force here from now on. Harmless for a node that is not known here."""
+        if member := self._by_peer.get(peer):
+            member.read_at = -math.inf
+            await self._member_of(peer)
+
+    def goodbye(self, peer: PeerId) -> None:
+        """The node stops now: it is away until its next heartbeat, without waiting for its silence to be noticed."""
+        if member := self._by_peer.get(peer):
+            member.heard_at = -math.inf
+
     def suspect(self, node: NodeId) -> None:
         """The node has just failed to store a chunk: give it none for a while, as long as there are others."""
         if member := self._by_node.get(node):

@@ -22,6 +22,7 @@ from fsn.coord.config import (
 )
 from fsn.coord.database.master_keys import check_master_keys
 from fsn.coord.database.pool import Pool
+from fsn.coord.declaring import Declarations
 from fsn.coord.deleting import Deleting, Expiring
 from fsn.coord.dialing_back import DialingBack
 from fsn.coord.download import Downloads
@@ -36,11 +37,12 @@ from fsn.coord.registration import Registrar
 from fsn.coord.replication import Replicator
 from fsn.coord.secrets import MasterKeys, load_key, load_master_keys
 from fsn.coord.sessions import Sessions
+from fsn.coord.upkeep.draining import Draining
 from fsn.coord.upload import ChunkWriter, StreamedUploads
 from fsn.p2p.client import open_requester
 from fsn.p2p.server import RequestHandler, serve_requests
 from fsn.p2p.transport.base import Transport
-from fsn.p2p.wire.messages import Contact, DialBack, Heartbeat, Request
+from fsn.p2p.wire.messages import Contact, Declaration, DialBack, Heartbeat, Request
 from fsn.runtime.clock import Clock, system_clock
 from fsn.runtime.stages import open_stage
 from fsn.runtime.supervise import Bell, Worker, supervise
@@ -147,8 +149,11 @@ async def open_services(
         def contacts() -> tuple[Contact, ...]:
             return (Contact(transport.peer, announced()),)
 
+        drains_due, scans_due, repairs_due = Bell(), Bell(), Bell()
+        declarations = Declarations(db, membership, clock, transport.peer, drains_due, scans_due)
         handlers: dict[type[Request], RequestHandler] = {
             Heartbeat: NodeHandlers(membership, contacts).heartbeat,
+            Declaration: declarations.declare,
             DialBack: DialingBack(db, membership, transport, clock).dial_back,
         }
         serve_requests(transport, handlers, may_ask=lambda _: True)
@@ -156,6 +161,7 @@ async def open_services(
             SightingRecording(membership, db),
             Deleting(db, membership, requester, clock, deletions_due),
             Expiring(sessions),
+            Draining(db, clock, transport.peer, drains_due, deletions_due, scans_due, repairs_due),
         ]
         services = Services(
             db=db,

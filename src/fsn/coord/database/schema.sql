@@ -62,6 +62,25 @@ create table dial_backs (
     constraint dial_backs_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id) ON DELETE CASCADE
 ) with (fillfactor=50);
 
+create table drains (
+    node_id uuid not null,
+    declared_at timestamp with time zone not null,
+    due_at timestamp with time zone not null,
+    leased_by text,
+    cursor uuid not null default '00000000-0000-0000-0000-000000000000'::uuid,
+    pass_began_at timestamp with time zone not null,
+    pass_replicas bigint not null default 0,
+    pass_bytes bigint not null default 0,
+    pass_only_here bigint not null default 0,
+    pass_waits_for text,
+    replicas_left bigint not null,
+    bytes_left bigint not null,
+    only_here bigint not null default 0,
+    waits_for text,
+    constraint drains_pkey PRIMARY KEY (node_id),
+    constraint drains_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
+);
+
 create table files (
     id uuid not null,
     user_id uuid not null,
@@ -287,6 +306,8 @@ CREATE INDEX coordinator_watches_ended ON public.coordinator_watches USING btree
 CREATE UNIQUE INDEX coordinator_watches_open ON public.coordinator_watches USING btree (coordinator) WHERE (ended_at IS NULL);
 
 CREATE INDEX dial_backs_direct ON public.dial_backs USING btree (tested_at) WHERE (reach = 'direct'::text);
+
+CREATE INDEX drains_due ON public.drains USING btree (due_at);
 
 CREATE INDEX files_of_user ON public.files USING btree (user_id, created_at DESC, id DESC) WHERE (status <> 'deleted'::file_status);
 

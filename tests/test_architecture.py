@@ -11,6 +11,7 @@ SOURCE = Path(__file__).parents[1] / "src"
 
 DOORS = {
     "libp2p": ("fsn/p2p/transport/",),
+    "aioquic": ("fsn/p2p/transport/",),
     "psycopg": ("fsn/coord/database/",),
     "quart": ("fsn/web/",),
     "quart_trio": ("fsn/web/",),
@@ -56,6 +57,11 @@ BROAD_HANDLERS = {
         "fsn/p2p/transport/probing.py",
         "probe_tcp",
     ): "no barrier: what a stranger's bytes make py-libp2p raise is the result that was asked for",
+    ("fsn/p2p/transport/libp2p.py", "on_quic_connection"): "the same, for one that came by QUIC",
+    (
+        "fsn/p2p/transport/quic_connection.py",
+        "_guarded",
+    ): "barrier of one QUIC connection: what its packets make aioquic raise costs that connection",
     ("fsn/web/front/serve.py", "_connect"): "barrier of one HTTP connection: the same, in front of the web",
     (
         "fsn/web/object_response.py",

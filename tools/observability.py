@@ -83,9 +83,13 @@ MEANINGS = {
     "stop_asked": "SIGTERM or SIGINT came.",
     "stop_forced": "A second signal came; everything is cancelled.",
     "store_failed": "A node did not store a replica; another node is tried.",
+    "peer_moved_to_tcp": "A peer that only QUIC had reached is reached by TCP again: what is new goes there.",
+    "quic_connection_failed": "A QUIC connection was given up because of what the peer sent, or by a bug; others are not touched.",
+    "quic_receive_failed": "The UDP socket for QUIC told an error of the network; it goes on.",
     "stream_broke": "A stream of requests broke.",
     "stream_handler_failed": "A bug in serving a stream, with its traceback.",
     "stream_lost": "A stream broke.",
+    "tcp_not_reached": "A peer that is connected by QUIC is still not reached by TCP, and why.",
     "upload_expired": "An upload was not completed in time and was dropped.",
     "worker_failed": "A background worker failed; it is started again after a while, and the eighth failure in a row ends the process.",
 }

@@ -110,6 +110,9 @@ class Requester:
         if self._is_closed:
             raise Unreachable(f"{peer} is not asked any more: we are closing")
         channel = self._channels.get((peer, protocol))
+        if channel is not None and channel.is_outdated:
+            channel.retire()
+            channel = None
         if channel is None or channel.failure is not None:
             channel = _Channel(self._transport, peer, protocol, self._window_bytes)
             self._channels[peer, protocol] = channel
@@ -143,6 +146,24 @@ class _Channel:
         self._waiting: dict[int, _Waiter] = {}
         self._outgoing: OrderedDict[int, list[bytes | memoryview]] = OrderedDict()
         self._has_outgoing = trio.Event()
+        self._stream: Stream | None = None
+        self._scope = trio.CancelScope()
+        self._askers = 0
+        self._is_retired = False
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether a better connection to the peer exists by now."""
+        return self._stream is not None and self._stream.is_outdated
+
+    def retire(self) -> None:
+        """Take no more requests (there will be another channel); end once those under way have their answers."""
+        self._is_retired = True
+        self._end_if_retired()
+
+    def _end_if_retired(self) -> None:
+        if self._is_retired and not self._askers:
+            self._scope.cancel()
 
     @property
     def queued_bytes(self) -> int:
@@ -151,6 +172,14 @@ class _Channel:
 
     async def ask(self, message: Request) -> Message:
         """Send `message` and wait for what comes back under its number. The caller sets the deadline, which the peer is told."""
+        self._askers += 1
+        try:
+            return await self._asked(message)
+        finally:
+            self._askers -= 1
+            self._end_if_retired()
+
+    async def _asked(self, message: Request) -> Message:
         number, waiter, size_bytes = next(self._numbers), _Waiter(), _size_of(message)
         await self.window.acquire(size_bytes)
         try:
@@ -175,15 +204,20 @@ class _Channel:
         try:
             with trio.fail_after(OPENING_SECONDS):
                 stream = await self._transport.open_stream(self.peer, self.protocol)
-            async with stream, trio.open_nursery() as nursery:
-                nursery.start_soon(self._until_broken, self._send, stream, nursery.cancel_scope)
-                nursery.start_soon(self._until_broken, self._receive, stream, nursery.cancel_scope)
+            self._stream = stream
+            with self._scope:
+                await self._move(stream)
         except PeerError as error:
             self._fail(error)
         except trio.TooSlowError:
             self._fail(Unreachable(f"{self.peer} did not open a stream within {OPENING_SECONDS:g} s"))
         finally:
             self._fail(Unreachable(f"the stream to {self.peer} was closed"))
+
+    async def _move(self, stream: Stream) -> None:
+        async with stream, trio.open_nursery() as nursery:
+            nursery.start_soon(self._until_broken, self._send, stream, nursery.cancel_scope)
+            nursery.start_soon(self._until_broken, self._receive, stream, nursery.cancel_scope)
 
     async def _until_broken(
         self, move: Callable[[Stream], Awaitable[None]], stream: Stream, both: trio.CancelScope

@@ -57,4 +57,6 @@ async def open_frames(transport: Transport) -> AsyncIterator[NoiseSession]:
 def yamux_of(transport: Transport, peer: PeerId) -> YamuxConnection:
     """The Yamux connection that a transport has to a peer, for streams on which nothing is negotiated."""
     assert isinstance(transport, Libp2pTransport)
-    return transport._host.live(peer)[-1].yamux
+    session = transport._host.live(peer)[-1].session
+    assert isinstance(session, YamuxConnection)
+    return session

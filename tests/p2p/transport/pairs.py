@@ -24,6 +24,14 @@ async def open_ours(identity: Identity) -> AsyncIterator[Transport]:
 
 
 @asynccontextmanager
+async def open_ours_on_quic(identity: Identity) -> AsyncIterator[Transport]:
+    """Our transport as those see it whom only UDP gets through to."""
+    async with open_libp2p_transport(identity, LOOPBACK) as transport:
+        transport._addresses = tuple(each for each in transport.addresses if each.endswith("/quic-v1"))  # type: ignore[attr-defined]
+        yield transport
+
+
+@asynccontextmanager
 async def open_pair_of(open_a: OpenTransport, open_b: OpenTransport) -> AsyncIterator[Pair]:
     """Two transports of two kinds; killing b cancels the task that it lives in."""
     identity_b = Identity.generate()

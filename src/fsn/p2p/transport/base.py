@@ -32,6 +32,11 @@ class Stream(trio.abc.HalfCloseableStream):
     def protocol(self) -> str:
         """The protocol id that the stream was opened for."""
 
+    @property
+    def is_outdated(self) -> bool:
+        """Whether a better connection to the peer exists by now: what comes next had better go over a new stream."""
+        return False
+
 
 StreamHandler = Callable[[Stream], Awaitable[None]]
 """Called in a task of its own for each inbound stream. The stream is closed when it returns; what it raises is logged, never spread."""
@@ -58,6 +63,8 @@ class Transport(ABC):
     async def connect(self, peer: PeerId, addresses: Sequence[str]) -> None:
         """Make sure there is a live connection to `peer`, trying the addresses in order; returns at once when there is one.
 
+        Where a transport has both, TCP addresses are tried before QUIC ones, whatever their order.
+
         The caller sets the deadline. Raises `core.errors.Unreachable` when no address answers as that peer.
         """
 
@@ -75,6 +82,10 @@ class Transport(ABC):
     @abstractmethod
     def connected_address(self, peer: PeerId) -> str | None:
         """The remote host address (IP text) that the peer's connection comes from, None without one."""
+
+    def carrier(self, peer: PeerId) -> str | None:
+        """Over what new streams to `peer` go: `tcp`, `quic-v1`, `memory`; None without a connection."""
+        return None
 
     @abstractmethod
     def local_address(self, peer: PeerId) -> str | None:

@@ -20,7 +20,7 @@ from fsn.core.errors import ConfigError
 
 __all__ = ["VERSIONS", "check_library", "check_names", "harden", "swarm_of"]
 
-VERSIONS: Final[Mapping[str, str]] = {"libp2p": "0.8.1", "noiseprotocol": "0.3.1"}
+VERSIONS: Final[Mapping[str, str]] = {"libp2p": "0.8.1", "noiseprotocol": "0.3.1", "aioquic": "1.7.2"}
 _SILENCED: Final = (
     # They log what our own errors say already, some with a stack trace per failed dial or refused stream (B17).
     "libp2p.host.basic_host",
@@ -128,4 +128,5 @@ def _quiet_logs() -> None:
     for name in _SILENCED:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.getLogger("libp2p.network.auto_connector").setLevel(logging.WARNING)
+    logging.getLogger("quic").setLevel(logging.CRITICAL)  # aioquic's: a warning for each thing a stranger sends
     swarm_connection.logging = logging.getLogger("libp2p.network.connection")  # type: ignore[attr-defined, assignment]

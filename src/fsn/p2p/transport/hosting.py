@@ -1,4 +1,4 @@
-"""A py-libp2p host with our Noise session, our Yamux and all repairs, and the few things that `libp2p.py` asks of it.
+"""A py-libp2p host with our Noise session, our Yamux, our QUIC and all repairs, and the few things that `libp2p.py` asks of it.
 
 Imports py-libp2p: only the door in `libp2p.py` imports this module, when a transport is opened.
 """
@@ -25,8 +25,16 @@ from fsn.core.errors import Invalid
 from fsn.core.ids import PeerId
 from fsn.p2p.config import P2pConfig
 from fsn.p2p.transport.hardening import check_library, harden, swarm_of
-from fsn.p2p.transport.upgrading import MuxedConnection, MuxedStream, Muxer, NoiseUpgrade, RawStream
-from fsn.p2p.transport.yamux_stream import YamuxStream
+from fsn.p2p.transport.quic_connection import QuicConnection
+from fsn.p2p.transport.upgrading import (
+    MuxedConnection,
+    MuxedStream,
+    Muxer,
+    NoiseUpgrade,
+    PeerStream,
+    QuicMuxedConnection,
+    RawStream,
+)
 from fsn.runtime.identity import Identity
 
 __all__ = ["Host", "open_host"]
@@ -73,7 +81,9 @@ def _connection_config(config: P2pConfig) -> ConnectionConfig:
         high_watermark=2 * config.max_peers,
         min_connections=0,
         low_watermark=0,  # the auto-connector is off: who is dialled is decided above
-        max_connections_per_peer=1,  # more would make py-libp2p's own dials wait 250 ms each (defect B13)
+        # Those to one peer are ours to close (`libp2p`): py-libp2p closes what is above this with all its streams, and a peer that
+        # comes back from QUIC to TCP has both for a while.
+        max_connections_per_peer=8,
         inbound_upgrade_timeout=_UPGRADE_SECONDS,
         outbound_upgrade_timeout=config.dial_timeout_seconds,
     )
@@ -91,7 +101,7 @@ class Host:
         """Take inbound streams of a protocol."""
         self._host.set_stream_handler(TProtocol(protocol), handler)
 
-    def yamux_stream(self, net_stream: INetStream) -> YamuxStream:
+    def stream_under(self, net_stream: INetStream) -> PeerStream:
         """Our stream under py-libp2p's two layers."""
         assert isinstance(net_stream, NetStream)
         assert isinstance(net_stream.muxed_stream, MuxedStream)
@@ -106,7 +116,7 @@ class Host:
 
     def peer_of(self, connection: MuxedConnection) -> PeerId:
         """Who is at the other end, as the handshake proved."""
-        return connection.yamux.peer
+        return connection.session.peer
 
     def live(self, peer: PeerId) -> list[MuxedConnection]:
         """Connections to the peer on which streams can be opened, oldest first."""
@@ -134,6 +144,12 @@ class Host:
         """
         muxed = await self._swarm.upgrade_inbound_raw_conn(RawConnection(RawStream(stream), False), self._listening)
         assert isinstance(muxed, MuxedConnection)
+        return muxed
+
+    async def add(self, connection: QuicConnection) -> MuxedConnection:
+        """Let py-libp2p serve the streams of a connection that is proved already. May raise anything."""
+        muxed = QuicMuxedConnection(connection)
+        await self._swarm.add_conn(muxed, direction="outbound" if connection.is_initiator else "inbound")
         return muxed
 
     async def upgrade_outbound(self, stream: trio.SocketStream, peer_id: ID) -> None:

@@ -231,6 +231,9 @@ class MemoryTransport(Transport):
     def is_connected(self, peer: PeerId) -> bool:
         return bool(self._connections(peer))
 
+    def carrier(self, peer: PeerId) -> str | None:
+        return "memory" if self.is_connected(peer) else None
+
     def connected_address(self, peer: PeerId) -> str | None:
         return self._network.place(peer).address if self.is_connected(peer) else None
 

@@ -15,11 +15,14 @@ from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_ID
 from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.security.security_multistream import SecurityMultistream
 
+from fsn.core.errors import Unreachable
+from fsn.core.ids import PeerId
 from fsn.core.reachability import DialOutcome, DialResult
 from fsn.p2p.transport.addresses import PeerAddress
+from fsn.p2p.transport.quic import dial_as_stranger
 from fsn.p2p.transport.upgrading import RawStream
 
-__all__ = ["probe_tcp"]
+__all__ = ["probe_quic", "probe_tcp"]
 
 _DETAIL_CHARACTERS: Final = 150
 
@@ -39,6 +42,19 @@ async def probe_tcp(peer_id: ID, target: PeerAddress, address: str) -> DialResul
         return DialResult(address, DialOutcome.BROKEN, _words(error))
     finally:
         await trio.aclose_forcefully(stream)
+    return DialResult(address, DialOutcome.REACHED)
+
+
+async def probe_quic(peer: PeerId, target: PeerAddress, address: str) -> DialResult:
+    """The same over QUIC. That nothing listens there is not told over UDP: it is no answer."""
+    try:
+        found = await dial_as_stranger(target)
+    except OSError as error:
+        return DialResult(address, DialOutcome.NO_ANSWER, _words(error))
+    except Unreachable as error:
+        return DialResult(address, DialOutcome.BROKEN, _words(error))
+    if found != peer:
+        return DialResult(address, DialOutcome.WRONG_PEER, f"{found} answers there")
     return DialResult(address, DialOutcome.REACHED)
 
 

@@ -1,14 +1,15 @@
-"""py-libp2p's interfaces around our Noise session and our Yamux: what its upgrader puts in place of its own.
+"""py-libp2p's interfaces around our Noise session, our Yamux and our QUIC: what its upgrader puts in place of its own.
 
 The handshake is py-libp2p's; everything after it is ours. Imports py-libp2p (1.9 s, 83 MB): only the door in `libp2p.py`
 imports this module, when a transport is opened.
 """
 
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import trio
 from libp2p.abc import IMuxedConn, IMuxedStream, IRawConnection, ISecureConn
@@ -27,12 +28,26 @@ from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_ID
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
 from fsn.core.ids import PeerId
-from fsn.p2p.transport.addresses import format_tcp_address
+from fsn.p2p.transport.addresses import QUIC, TCP, format_address, format_tcp_address
 from fsn.p2p.transport.noise import MAX_PLAINTEXT_BYTES, CipherState, NoiseSession
+from fsn.p2p.transport.quic_connection import QuicConnection
+from fsn.p2p.transport.quic_stream import QuicStream
 from fsn.p2p.transport.yamux import YamuxConnection
 from fsn.p2p.transport.yamux_stream import YamuxStream
 
-__all__ = ["MuxedConnection", "MuxedStream", "Muxer", "NoiseUpgrade", "RawStream", "SecuredConnection"]
+__all__ = [
+    "MuxedConnection",
+    "MuxedStream",
+    "Muxer",
+    "NoiseUpgrade",
+    "PeerStream",
+    "QuicMuxedConnection",
+    "RawStream",
+    "SecuredConnection",
+    "TcpConnection",
+]
+
+PeerStream = YamuxStream | QuicStream
 
 _MAX_READ_BYTES: Final = 65_535
 """What py-libp2p may ask for at once: a Noise message. More is a stranger's word for the length of a line (defect B18)."""
@@ -145,80 +160,153 @@ class Muxer(MuxerMultistream):
     """py-libp2p's negotiation of the multiplexer, then ours. Needed because its `new_conn` builds its own Yamux whatever it is told."""
 
     def __init__(self) -> None:
-        super().__init__({TProtocol(YAMUX_ID): MuxedConnection})
+        super().__init__({TProtocol(YAMUX_ID): TcpConnection})
 
     async def new_conn(self, conn: ISecureConn, peer_id: ID) -> IMuxedConn:
         protocol, _ = await self._selector.select(conn, conn.is_initiator, self.negotiate_timeout)
-        return self._annotate_connection(MuxedConnection(conn, peer_id), conn, protocol)
+        return self._annotate_connection(TcpConnection(conn, peer_id), conn, protocol)
+
+
+class Multiplexed(Protocol):
+    """What carries streams to a peer: `yamux.YamuxConnection`, `quic_connection.QuicConnection`."""
+
+    peer: PeerId
+    closed: trio.Event
+
+    @property
+    def is_open(self) -> bool:
+        """Whether streams can be opened."""
+
+    async def run(self) -> None:
+        """Stay until the connection is over."""
+
+    async def open_stream(self) -> PeerStream:
+        """A new stream to the peer."""
+
+    async def accept_stream(self) -> PeerStream:
+        """The next stream that the peer opened."""
+
+    async def wait_idle(self) -> None:
+        """Return when no stream is left on it, or it is gone."""
+
+    async def aclose(self) -> None:
+        """Send what is queued, then end the connection."""
 
 
 class MuxedConnection(IMuxedConn):
-    """Our Yamux connection as py-libp2p's swarm sees it."""
+    """A connection of ours as py-libp2p's swarm sees it."""
 
     on_close: Callable[[], Awaitable[None]] | None = None
     """Set by the swarm: how it hears of the end."""
 
-    def __init__(self, conn: ISecureConn, peer_id: ID) -> None:
-        assert isinstance(conn, SecuredConnection)
+    def __init__(self, session: Multiplexed, peer_id: ID, *, is_initiator: bool) -> None:
+        self.session = session
         self.peer_id = peer_id
-        self.secured_conn = conn
         self.event_started = trio.Event()
         self.opened_at = trio.current_time()
-        self.yamux = YamuxConnection(conn.take_session(), peer=PeerId(str(peer_id)), is_initiator=conn.is_initiator)
+        self._is_initiator = is_initiator
 
     @property
     def is_initiator(self) -> bool:
-        return self.secured_conn.is_initiator
+        return self._is_initiator
+
+    @property
+    @abstractmethod
+    def carrier(self) -> str:
+        """`addresses.TCP` or `addresses.QUIC`."""
 
     @property
     def is_established(self) -> bool:
-        return self.event_started.is_set() and self.yamux.is_open
+        return self.event_started.is_set() and self.session.is_open
 
     @property
     def is_closed(self) -> bool:
-        return self.yamux.closed.is_set()
+        return self.session.closed.is_set()
 
     async def start(self) -> None:
         """Runs as a task of the swarm, whose nursery must never see an exception (defect B1)."""
         self.event_started.set()
         try:
-            await self.yamux.run()
+            await self.session.run()
         finally:
             with trio.move_on_after(5, shield=True):
                 if self.on_close is not None:
                     await self.on_close()
 
     async def close(self) -> None:
-        await self.yamux.aclose()
+        await self.session.aclose()
+
+    async def wait_idle(self) -> None:
+        """Return when no stream is left on it, or it is gone."""
+        await self.session.wait_idle()
 
     async def open_stream(self) -> IMuxedStream:
-        return MuxedStream(await self.yamux.open_stream(), self)
+        return MuxedStream(await self.session.open_stream(), self)
 
     async def accept_stream(self) -> IMuxedStream:
         try:
-            return MuxedStream(await self.yamux.accept_stream(), self)
+            return MuxedStream(await self.session.accept_stream(), self)
         except trio.EndOfChannel as error:
             raise MuxedConnUnavailable("the connection is closed") from error
 
+    @abstractmethod
     def get_remote_address(self) -> tuple[str, int] | None:
         """IP text and port of the other side."""
+
+    @abstractmethod
+    def get_local_address(self) -> str | None:
+        """IP text of our side; None when the connection hangs on none."""
+
+    def get_transport_addresses(self) -> list[Multiaddr]:
+        remote = self.get_remote_address()
+        return [Multiaddr(format_address(*remote, self.carrier))] if remote else []
+
+    def get_connection_type(self) -> ConnectionType:
+        return ConnectionType.DIRECT
+
+
+class TcpConnection(MuxedConnection):
+    """Yamux over Noise over TCP."""
+
+    def __init__(self, conn: ISecureConn, peer_id: ID) -> None:
+        assert isinstance(conn, SecuredConnection)
+        session = YamuxConnection(conn.take_session(), peer=PeerId(str(peer_id)), is_initiator=conn.is_initiator)
+        super().__init__(session, peer_id, is_initiator=conn.is_initiator)
+        self.secured_conn = conn
+
+    @property
+    def carrier(self) -> str:
+        return TCP
+
+    def get_remote_address(self) -> tuple[str, int] | None:
         return self.secured_conn.get_remote_address()
 
     def get_local_address(self) -> str | None:
-        """IP text of our side."""
         return self.secured_conn.local_address
 
-    def get_transport_addresses(self) -> list[Multiaddr]:
-        return self.secured_conn.get_transport_addresses()
 
-    def get_connection_type(self) -> ConnectionType:
-        return self.secured_conn.get_connection_type()
+class QuicMuxedConnection(MuxedConnection):
+    """QUIC, which is secured and multiplexed by itself."""
+
+    def __init__(self, quic: QuicConnection) -> None:
+        super().__init__(quic, ID.from_string(quic.peer), is_initiator=quic.is_initiator)
+        self.quic = quic
+
+    @property
+    def carrier(self) -> str:
+        return QUIC
+
+    def get_remote_address(self) -> tuple[str, int] | None:
+        return self.quic.remote
+
+    def get_local_address(self) -> str | None:
+        return None  # it goes on from whatever address the machine has
 
 
 class MuxedStream(IMuxedStream):
-    """Our Yamux stream as py-libp2p's own protocols see it (negotiation, identify, ping)."""
+    """A stream of ours as py-libp2p's own protocols see it (negotiation, identify, ping)."""
 
-    def __init__(self, stream: YamuxStream, connection: MuxedConnection) -> None:
+    def __init__(self, stream: PeerStream, connection: MuxedConnection) -> None:
         self.stream = stream
         self.muxed_conn: MuxedConnection = connection
 
@@ -246,7 +334,7 @@ class MuxedStream(IMuxedStream):
 
     async def reset(self) -> None:
         # The swarm resets the streams of a lost connection; their users are to hear that they broke, not that they closed them.
-        if self.muxed_conn.yamux.is_open:
+        if self.muxed_conn.session.is_open:
             self.stream.close_nowait()
         await trio.lowlevel.checkpoint()
 

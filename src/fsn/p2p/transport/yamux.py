@@ -88,6 +88,7 @@ class YamuxConnection:
         self._scope = trio.CancelScope()
         self._started = self._closing = False
         self._pinged = -1, 0.0  # the number of the last ping, and when it went out
+        self._idle = trio.Event()
         self._last_heard = trio.current_time()
 
     @property
@@ -124,6 +125,12 @@ class YamuxConnection:
         """The next stream that the peer opened. Raises `trio.EndOfChannel` when the connection is over."""
         return await self._backlog.receive()
 
+    async def wait_idle(self) -> None:
+        """Return when no stream is left, or the connection is gone."""
+        while self._streams and not self.closed.is_set():
+            self._idle = trio.Event()
+            await self._idle.wait()
+
     async def aclose(self) -> None:
         """Send what is queued (a second at most), then end the connection and all its streams. Again is harmless.
 
@@ -147,6 +154,8 @@ class YamuxConnection:
         """
         if self._streams.get(stream.stream_id) is stream:
             del self._streams[stream.stream_id]
+            if not self._streams:
+                self._idle.set()
         if stream in self._counted and not stream.has_unread:
             self._counted.discard(stream)
             self._receive_bytes_left += stream.window_bytes - INITIAL_WINDOW_BYTES
@@ -170,6 +179,7 @@ class YamuxConnection:
         self._to_backlog.close()
         for stream in list(self._streams.values()):
             stream.on_broken()
+        self._idle.set()
         self.output.discard()
         with trio.move_on_after(_FLUSH_SECONDS, shield=True):
             await self._session.aclose()

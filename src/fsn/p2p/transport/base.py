@@ -89,7 +89,7 @@ class Transport(ABC):
 
     @abstractmethod
     def local_address(self, peer: PeerId) -> str | None:
-        """The address of ours (IP text) that the peer's connection goes out from, None without one."""
+        """The address of ours (IP text) that the peer's connection goes out from; None without one, or if it can do without (QUIC)."""
 
     @abstractmethod
     async def probe(self, peer: PeerId, address: str) -> DialResult:

@@ -180,12 +180,14 @@ async def test_the_admin_api_answers(coordinator: Coordinator, node: Node) -> No
         status = (await client.get("/status")).json()
         assert status["chunk_count"] == 3
         assert status["coordinators"][0]["connected"] is True
+        assert status["coordinators"][0]["transport"] == "tcp"
         assert status["coordinators"][0]["earned_micro_credits"] == 1_500_000
         first = (await client.get("/chunks", params={"limit": 2})).json()
         rest = (await client.get("/chunks", params={"cursor": first["next_cursor"]})).json()
         assert [chunk["id"] for chunk in first["chunks"] + rest["chunks"]] == [replica(n).hex for n in range(3)]
         assert rest["next_cursor"] is None
         assert "fsn_node_chunks 3.0" in (await client.get("/metrics")).text
+        assert 'fsn_node_connections{transport="tcp"} 1.0' in (await client.get("/metrics")).text
         page = (Path(__file__).parents[2] / "docs/reference/metrics.md").read_text()
         assert exposed_names((await client.get("/metrics")).text) == metric_names(page, "Storage node")
         bad = await client.get("/chunks", params={"cursor": "?"})

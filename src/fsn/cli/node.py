@@ -172,6 +172,9 @@ _REACH = {
 }
 
 
+_CARRIERS = {"tcp": "TCP", "quic-v1": "QUIC (TCP did not get through)"}
+
+
 def _status_lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "node", f"{found['name']} ({found['node_id']})"
     yield "state", counted_line(found["counted"])
@@ -181,7 +184,8 @@ def _status_lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "free", format_size(found["free_bytes"])
     yield "running for", f"{found['uptime_seconds']:.0f} s, fsn {found['version']}"
     for link in found["coordinators"]:
-        state = "connected" if link["connected"] else f"not connected ({link['failure'] or 'dialling'})"
+        over = f" by {_CARRIERS.get(link['transport'], link['transport'])}" if link.get("transport") else ""
+        state = f"connected{over}" if link["connected"] else f"not connected ({link['failure'] or 'dialling'})"
         yield "coordinator", f"{link['peer_id']} {state}"
         yield "earned", f"{format_credits(link['earned_micro_credits'])} credits"
     yield "reachable", f"{_REACH[found['reachability']['reach']]}: {found['reachability']['reason']}"

@@ -1,7 +1,7 @@
 """The transport contract: who can be dialled and what a stream promises. `libp2p.py` and `memory.py` keep it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import trio
 
@@ -86,6 +86,10 @@ class Transport(ABC):
     def carrier(self, peer: PeerId) -> str | None:
         """Over what new streams to `peer` go: `tcp`, `quic-v1`, `memory`; None without a connection."""
         return None
+
+    def connection_counts(self) -> Mapping[str, int]:
+        """How many connections there are now, over what; a peer that changes from one to the other has both for a while."""
+        return {}
 
     @abstractmethod
     def local_address(self, peer: PeerId) -> str | None:

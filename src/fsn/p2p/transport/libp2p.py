@@ -9,7 +9,8 @@ costs 1.9 s and 83 MB.
 import functools
 import math
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -169,6 +170,9 @@ class Libp2pTransport(Transport):
     def carrier(self, peer: PeerId) -> str | None:
         best = self._best(peer)
         return best.carrier if best else None
+
+    def connection_counts(self) -> Mapping[str, int]:
+        return {TCP: 0, QUIC: 0} | Counter(each.carrier for each in self._host.all_connections())
 
     def _best(self, peer: PeerId) -> "MuxedConnection | None":
         """The connection for new streams: TCP carries in milliseconds what costs QUIC a hundred; of one kind, the newest."""

@@ -1,7 +1,7 @@
 """A network of transports inside one process, for tests and simulations: no sockets, and every kind of bad weather at will."""
 
 import contextvars
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from random import Random
 
@@ -105,6 +105,10 @@ class MemoryNetwork:
     def connections(self, a: PeerId, b: PeerId) -> list[Connection]:
         """Connections between two peers that nobody has given up: one or none."""
         return [connection for connection in self._connections if connection.peers == {a, b}]
+
+    def connections_of(self, peer: PeerId) -> int:
+        """How many connections it has."""
+        return sum(peer in each.peers for each in self._connections)
 
     async def connect(self, dialler: "MemoryTransport", peer: PeerId, addresses: Sequence[str]) -> None:
         """Join two peers. Raises `Unreachable` when no address is one of that peer, or either is gone; a dial into the void lasts."""
@@ -233,6 +237,9 @@ class MemoryTransport(Transport):
 
     def carrier(self, peer: PeerId) -> str | None:
         return "memory" if self.is_connected(peer) else None
+
+    def connection_counts(self) -> Mapping[str, int]:
+        return {"memory": self._network.connections_of(self._peer)}
 
     def connected_address(self, peer: PeerId) -> str | None:
         return self._network.place(peer).address if self.is_connected(peer) else None

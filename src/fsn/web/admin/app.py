@@ -38,11 +38,12 @@ class Health(msgspec.Struct, frozen=True):
 
 
 class CoordinatorStatus(msgspec.Struct, frozen=True):
-    """How things stand with one coordinator."""
+    """How things stand with one coordinator; `transport` is what the connection goes over: `tcp`, `quic-v1`, or null without one."""
 
     peer_id: str
     addresses: tuple[str, ...]
     connected: bool
+    transport: str | None
     seconds_since_heartbeat: float | None
     earned_micro_credits: int
     failure: str | None
@@ -240,6 +241,7 @@ def _coordinators(node: NodeServices) -> tuple[CoordinatorStatus, ...]:
             peer_id=link.contact.peer,
             addresses=link.contact.addresses,
             connected=link.is_connected,
+            transport=node.transport.carrier(link.contact.peer),
             seconds_since_heartbeat=None if link.heartbeat_at is None else round(now - link.heartbeat_at, 1),
             earned_micro_credits=link.earned_micro_credits,
             failure=link.failure,

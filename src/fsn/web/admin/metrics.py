@@ -46,6 +46,12 @@ READINGS: Sequence[Reading[NodeServices]] = (
         lambda node: sum(link.is_connected for link in node.reporting.links),
     ),
     Reading(
+        "fsn_node_connections",
+        "Connections to other peers now, by what they go over (tcp, quic-v1).",
+        lambda node: node.transport.connection_counts(),
+        label="transport",
+    ),
+    Reading(
         "fsn_node_reachability",
         "1 for how others get to this node now (direct, own_connection, untested, none), 0 for the other ways.",
         lambda node: {reach.value: float(reach == node.reachability.verdict.reach) for reach in Reach},

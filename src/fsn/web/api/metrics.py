@@ -34,6 +34,12 @@ READINGS: Sequence[Reading[Services]] = (
         lambda services: services.membership.counts["online"],
     ),
     Reading(
+        "fsn_connections",
+        "Connections to other peers now, by what they go over (tcp, quic-v1).",
+        lambda services: services.transport.connection_counts(),
+        label="transport",
+    ),
+    Reading(
         "fsn_upload_window_bytes",
         "Plaintext in flight in all uploads (`[upload] total_window_bytes` is the limit).",
         lambda services: services.window.taken_bytes,

@@ -1,13 +1,13 @@
-"""`python -m bench [chunks | catalogue | sealing]`: the chunk path on a network of processes; the catalogue's statements on millions
-of rows; sealing in the loop and in threads."""
+"""`python -m bench [chunks | catalogue | sealing | carriers]`: the chunk path on a network of processes; the catalogue's statements on
+millions of rows; sealing in the loop and in threads; TCP beside QUIC."""
 
 import argparse
 
-from bench import catalogue, chunk_path, sealing
+from bench import carriers, catalogue, chunk_path, sealing
 
 parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
 parser.add_argument(
-    "suite", nargs="?", choices=["chunks", "catalogue", "sealing"], default="chunks", help="default: chunks"
+    "suite", nargs="?", choices=["chunks", "catalogue", "sealing", "carriers"], default="chunks", help="default: chunks"
 )
 parser.add_argument("--repeats", type=int, default=5, help="runs of each case, medians are printed (default 5)")
 parser.add_argument(
@@ -18,6 +18,8 @@ if args.replicas < 1_200_000:
     parser.error(f"the catalogue needs 1,200,000 replicas or more; got {args.replicas}")
 if args.suite == "catalogue":
     catalogue.main(args.replicas)
+elif args.suite == "carriers":
+    carriers.main(args.repeats)
 elif args.suite == "sealing":
     sealing.main(args.repeats)
 else:

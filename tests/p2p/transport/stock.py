@@ -28,15 +28,16 @@ from fsn.p2p.transport.base import Stream, StreamHandler, Transport
 from fsn.p2p.transport.serving import run_handler
 
 LISTEN = [Multiaddr("/ip4/127.0.0.1/tcp/0")]
+QUIC_LISTEN = [Multiaddr("/ip4/127.0.0.1/udp/0/quic-v1")]
 
 
 @asynccontextmanager
-async def open_stock_host(seed: bytes | None = None) -> AsyncIterator[IHost]:
-    """py-libp2p 0.8.1 as it comes, noise and yamux."""
+async def open_stock_host(seed: bytes | None = None, listen: Sequence[Multiaddr] = LISTEN) -> AsyncIterator[IHost]:
+    """py-libp2p 0.8.1 as it comes: noise and yamux, or QUIC."""
     keys = create_new_key_pair(seed)
     noise = StockNoise(keys, noise_privkey=create_new_noise_key_pair().private_key)
-    host = new_host(key_pair=keys, listen_addrs=LISTEN, sec_opt={NOISE_ID: noise}, muxer_preference="YAMUX")
-    async with host.run(LISTEN):
+    host = new_host(key_pair=keys, listen_addrs=listen, sec_opt={NOISE_ID: noise}, muxer_preference="YAMUX")
+    async with host.run(listen):
         yield host
         await host.close()
 

@@ -54,8 +54,10 @@ async def open_listener(host: str, port: int) -> trio.SocketListener:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if host == "::" else 1)
         await sock.bind((host, port))
         sock.listen(_BACKLOG)
-    except OSError as error:
+    except BaseException as error:
         sock.close()
+        if not isinstance(error, OSError):
+            raise
         raise ConfigError(f"cannot listen on TCP port {port} of {host}: {error.strerror or error}") from error
     return trio.SocketListener(sock)
 

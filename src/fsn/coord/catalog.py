@@ -111,12 +111,13 @@ class WholeFile:
 
 @attrs.frozen
 class StoredChunk:
-    """A chunk as a download needs it: where its live replicas are."""
+    """A chunk as a download needs it: where its live replicas are, and those that count as lost, to be tried last."""
 
     index: int
     id: ChunkId
     size_bytes: int
     replicas: tuple[tuple[ReplicaId, NodeId], ...]
+    lost: tuple[tuple[ReplicaId, NodeId], ...] = ()
 
 
 @attrs.frozen

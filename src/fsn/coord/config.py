@@ -7,7 +7,15 @@ from fsn.core.errors import ConfigError
 from fsn.core.units import MicroCredits, parse_credits
 from fsn.runtime.config import ByteSize
 
-__all__ = ["AccountsConfig", "CreditsConfig", "DownloadConfig", "MembershipConfig", "PlacementConfig", "UploadConfig"]
+__all__ = [
+    "AccountsConfig",
+    "CreditsConfig",
+    "DownloadConfig",
+    "MembershipConfig",
+    "PlacementConfig",
+    "RepairConfig",
+    "UploadConfig",
+]
 
 
 def _credits(_: object, attribute: "attrs.Attribute[str]", value: str) -> None:
@@ -99,3 +107,29 @@ class DownloadConfig:
     """A node that has not sent a chunk after so long is passed over for the next replica."""
     hedge_seconds: float = attrs.field(default=0.05, validator=gt(0))
     """A second node is asked as well when the first takes three times as long as chunks took lately; at least so long."""
+
+
+@attrs.frozen
+class RepairConfig:
+    """Keeping every chunk at its wanted number of replicas. The same in all coordinators of one database."""
+
+    grace_hours: float = attrs.field(default=24.0, validator=gt(0))
+    """A silent node is waited for so long while two or more other replicas of a chunk can be read."""
+    short_grace_minutes: float = attrs.field(default=30.0, validator=gt(0))
+    """With fewer, so long."""
+    tick_seconds: float = attrs.field(default=10.0, validator=gt(0))
+    """How often silences and the queue are looked at."""
+    chunks_at_once: int = attrs.field(default=32, validator=ge(1))
+    """Chunks in repair at once, of this coordinator."""
+    busy_chunks_at_once: int = attrs.field(default=4, validator=ge(1))
+    """The same while users' files come in or go out: they go first."""
+    window_bytes: ByteSize = attrs.field(default=ByteSize(8 << 20), validator=gt(ByteSize(0)))
+    """Plaintext in flight in all repairs of this coordinator."""
+    pause_share: float = attrs.field(default=0.2, validator=[gt(0), le(1)])
+    """When more than this share of the nodes fall silent together, silence is no reason for repair: it is rather the network, or us."""
+    pause_min_nodes: int = attrs.field(default=10, validator=ge(1))
+    """... of at least so many nodes: fewer are too few to tell."""
+    together_minutes: float = attrs.field(default=15.0, validator=gt(0))
+    """Silences that began within so long of each other began together."""
+    pause_hours: float = attrs.field(default=48.0, validator=gt(0))
+    """A silence longer than this causes no pause any more: whoever looks after the network has been told."""

@@ -48,6 +48,8 @@ class Downloads:
         self._fetcher = fetcher
         self.keyring = keyring
         self._config = config
+        self.fetching = 0
+        """Chunks on their way to readers now."""
 
     @asynccontextmanager
     async def open_range(self, file: StoredFile, begin: int, end: int) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -85,10 +87,13 @@ class Downloads:
                     nursery.start_soon(self._fill, slot, key)
 
     async def _fill(self, slot: _Slot, key: FileKey) -> None:
+        self.fetching += 1
         try:
             slot.data = await self._fetcher.fetch(slot.chunk, key)
         except FsnError as error:
             slot.failure = error
+        finally:
+            self.fetching -= 1
         slot.ready.set()
 
 

@@ -1,6 +1,7 @@
 """One chunk back from its nodes: the first replica that opens rightly; a second node is asked as well when the first is late."""
 
 from collections import deque
+from collections.abc import Callable
 from random import Random
 
 import attrs
@@ -17,7 +18,7 @@ from fsn.core.keys import FileKey
 from fsn.core.patience import Patience
 from fsn.core.sealing import open_replica
 from fsn.p2p.client import Requester
-from fsn.p2p.wire.messages import ChunkRetrieved, RetrieveChunk
+from fsn.p2p.wire.messages import ChunkRetrieved, RefusalCode, RetrieveChunk
 from fsn.runtime.groups import sole_error
 
 __all__ = ["Fetcher"]
@@ -25,6 +26,8 @@ __all__ = ["Fetcher"]
 log = structlog.get_logger()
 
 PATIENCE_FACTOR = 3.0
+LOSSES = frozenset({RefusalCode.NOT_FOUND, RefusalCode.CORRUPT})
+"""With these a node says itself that it has the replica no more."""
 
 
 class Fetcher:
@@ -38,6 +41,7 @@ class Fetcher:
         chance: Random,
         config: DownloadConfig,
         metrics: CoordinatorMetrics | None = None,
+        note_lost: Callable[[ReplicaId, str], None] = lambda replica, reason: None,
     ) -> None:
         self.patience = Patience(PATIENCE_FACTOR, config.hedge_seconds)
         self.hedges = 0
@@ -47,9 +51,14 @@ class Fetcher:
         self._chance = chance
         self._within_seconds = config.retrieve_seconds
         self._metrics = metrics or CoordinatorMetrics()
+        self._note_lost = note_lost
 
     async def fetch(self, chunk: StoredChunk, key: FileKey) -> bytes:
-        """The chunk's plaintext. Raises TooFewCopies when no replica of it can be read now."""
+        """The chunk's plaintext. Raises TooFewCopies when no replica of it can be read now.
+
+        Replicas that are gone or do not authenticate are noted as lost, but only where another one of the chunk has proved that the
+        key and the catalogue are right: a coordinator with an old database or a wrong key condemns nobody.
+        """
         with self._metrics.retrieving_chunk():
             return await self._fetch(chunk, key)
 
@@ -72,6 +81,8 @@ class Fetcher:
                 wanted=1,
                 found=0,
             )
+        for replica, reason in race.refuted:
+            self._note_lost(replica, reason)
         return race.plaintext
 
     async def _run(self, race: "_Race", runner: "_Runner") -> None:
@@ -83,6 +94,8 @@ class Fetcher:
         except (PeerError, Corrupt) as error:
             race.running.remove(runner)
             self._note_failure(race.chunk, runner, error)
+            if not runner.is_lost and (reason := _loss(error)):
+                race.refuted.append((runner.replica, reason))
             race.news.set()
             return
         for late in race.running[: race.running.index(runner)]:  # asked before it, and beaten
@@ -116,15 +129,26 @@ class Fetcher:
         )
 
     def _reachable(self, chunk: StoredChunk) -> list["_Runner"]:
-        """The replicas on connected nodes: those that were slow of late last, the least busy node first, by lot among equals."""
+        """The replicas on connected nodes: lost ones last, before them those that were slow of late; the least busy node first, by lot
+        among equals."""
         found = []
-        for replica, node in chunk.replicas:
-            member = self._membership.member(node)
-            if member is not None and self._membership.is_connected(member):
-                rank = (self._membership.is_slow(member), member.reads, self._chance.random())
-                found.append((rank, _Runner(replica, member)))
+        for is_lost, replicas in enumerate((chunk.replicas, chunk.lost)):
+            for replica, node in replicas:
+                member = self._membership.member(node)
+                if member is not None and self._membership.is_connected(member):
+                    rank = (is_lost, self._membership.is_slow(member), member.reads, self._chance.random())
+                    found.append((rank, _Runner(replica, member, bool(is_lost))))
         found.sort(key=lambda item: item[0])
         return [runner for _, runner in found]
+
+
+def _loss(error: PeerError | Corrupt) -> str | None:
+    """Why the replica is lost; None when the error says nothing about that."""
+    if isinstance(error, Corrupt):
+        return "read: does not authenticate"
+    if isinstance(error, PeerRefused) and error.refusal in LOSSES:
+        return f"read: {error.refusal}"
+    return None
 
 
 @attrs.frozen(eq=False)
@@ -133,6 +157,7 @@ class _Runner:
 
     replica: ReplicaId
     member: Member
+    is_lost: bool = False
 
 
 @attrs.define(eq=False)
@@ -145,6 +170,8 @@ class _Race:
     running: list[_Runner] = attrs.field(factory=list)
     """In the order of their start."""
     plaintext: bytes | None = None
+    refuted: list[tuple[ReplicaId, str]] = attrs.field(factory=list)
+    """Replicas that are not there, or not right, and what showed it."""
     news: trio.Event = attrs.field(factory=trio.Event)
     """Set when somebody gave up: the next may start at once."""
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)

@@ -7,7 +7,7 @@ import attrs
 
 from fsn.coord.catalog import StoredFile
 from fsn.coord.database import files as file_table
-from fsn.coord.database.chunks import replica_health
+from fsn.coord.database.chunks import FileHealth, file_health
 from fsn.coord.database.pool import Pool
 from fsn.coord.membership import Membership
 from fsn.core.errors import Conflict, NotFound
@@ -20,10 +20,10 @@ __all__ = ["FileDetails", "Files"]
 
 @attrs.frozen
 class FileDetails:
-    """A file with its health: live replicas of its worst chunk on nodes that are there now; None without chunks."""
+    """A file with its health, as the nodes are now."""
 
     file: StoredFile
-    replicas_live: int | None
+    health: FileHealth
 
 
 @attrs.frozen
@@ -57,7 +57,7 @@ class Files:
         """The user's file and its health."""
         found = await self.find(user, file)
         online = [member.node for member in self.membership.online()]
-        return FileDetails(found, await replica_health(self.db, file, online))
+        return FileDetails(found, await file_health(self.db, file, online))
 
     async def delete(self, user: UserId, file: FileId) -> None:
         """Destroy the file's key at once and have its replicas deleted, on absent nodes when they are back. Raises NotFound."""

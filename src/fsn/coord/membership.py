@@ -154,6 +154,11 @@ class Membership:
         if member := self._by_peer.get(peer):
             member.heard_at = -math.inf
 
+    def candidate(self, node: NodeId) -> Candidate | None:
+        """The node as placement sees it, None when it is not known here."""
+        member = self._by_node.get(node)
+        return self._candidate(member) if member else None
+
     def suspect(self, node: NodeId) -> None:
         """The node has just failed to store a chunk: give it none for a while, as long as there are others."""
         if member := self._by_node.get(node):

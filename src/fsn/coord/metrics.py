@@ -29,6 +29,29 @@ class CoordinatorMetrics:
         self._replica_retrieving = _Outcomes(
             self.registry, "fsn_replica_retrieve", "Asking a node for a replica, once for each try"
         )
+        self._repairing = _Outcomes(
+            self.registry, "fsn_chunk_repair", "Repairing a chunk: read it, seal it anew, store it"
+        )
+        self.repaired_bytes = Counter(
+            "fsn_repaired_bytes",
+            "Sealed bytes of replicas that repair made and that are recorded.",
+            registry=self.registry,
+        )
+        self.replicas_lost = Counter(
+            "fsn_replicas_lost",
+            "Replicas that failed reads showed to be lost; other causes are in the log.",
+            registry=self.registry,
+        )
+        self.replicas_left = Counter(
+            "fsn_replicas_left",
+            "Replicas that left the catalogue because enough others live: lost ones, drained ones, surplus.",
+            registry=self.registry,
+        )
+        self.repair_paused = Gauge(
+            "fsn_repair_paused",
+            "1 while so many nodes are silent that repair waits for them, else 0.",
+            registry=self.registry,
+        )
         self._batch_entries = Histogram(
             "fsn_recorder_batch_entries",
             "Chunks and whole small files that one transaction recorded.",
@@ -46,6 +69,10 @@ class CoordinatorMetrics:
     def storing_replica(self) -> AbstractContextManager[None]:
         """For the length of the block a replica is on its way to a node."""
         return self._replica_storing.counting()
+
+    def repairing_chunk(self) -> AbstractContextManager[None]:
+        """For the length of the block a chunk is being repaired."""
+        return self._repairing.counting()
 
     def retrieving_chunk(self) -> AbstractContextManager[None]:
         """For the length of the block a chunk is being read back."""

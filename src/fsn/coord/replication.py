@@ -1,7 +1,7 @@
 """One chunk onto its nodes: sealed for each, sent to all at once; who fails is replaced by another."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 import trio
@@ -69,7 +69,7 @@ class Replicator:
         Raises TooFewNodes when fewer nodes are usable, TooFewCopies when not all acknowledged in time. Whatever was stored in vain, on
         failure and on cancellation, is queued for deletion.
         """
-        work = _Placing(self, key, chunk, plaintext, self._targets(file, index, copies, len(plaintext)))
+        work = _Placing(self, key, chunk, plaintext, self._targets(file, index, copies, len(plaintext)), range(copies))
         try:
             with trio.move_on_after(self.upload.chunk_seconds):
                 await work.run()
@@ -84,6 +84,45 @@ class Replicator:
                 found=len(work.stored),
             )
         self._remember(file, index, tuple(replica.node for replica in work.stored))
+        return tuple(sorted(work.stored, key=lambda replica: replica.number))
+
+    async def store_beside(
+        self,
+        key: FileKey,
+        chunk: ChunkId,
+        plaintext: bytes,
+        *,
+        numbers: Sequence[int],
+        beside: tuple[NodeId, ...],
+        without: frozenset[NodeId],
+        rather_not: frozenset[NodeId],
+    ) -> tuple[PlacedReplica, ...]:
+        """Replicas of a chunk that has others: one for each of `numbers`, or fewer; each durable on a node of its own, none of `without`,
+        in other failure domains than `beside` while there are enough; on `rather_not` when nobody else can take it.
+
+        Raises TooFewNodes when no node can take one, TooFewCopies when none did in time. On failure and on cancellation what was
+        stored is queued for deletion.
+        """
+        copies, sealed_bytes = len(numbers), len(plaintext) + TAG_BYTES
+        targets = self.membership.choose(copies, sealed_bytes, without=without | rather_not, beside=beside)
+        if len(targets) < copies:
+            beside_all = (*beside, *targets)
+            targets += self.membership.choose(copies - len(targets), sealed_bytes, without=without, beside=beside_all)
+        if not targets:
+            raise TooFewNodes(wanted=len(numbers), found=0)
+        work = _Placing(self, key, chunk, plaintext, tuple(targets), numbers, beside, without)
+        has_ended = False
+        try:
+            with trio.move_on_after(self.upload.chunk_seconds):
+                await work.run()
+            has_ended = True
+        finally:
+            if not has_ended:
+                self.recorder.discard(work.stored)
+        if not work.stored:
+            raise TooFewCopies(
+                f"{len(targets)} nodes were asked to store a replica; none did", wanted=len(numbers), found=0
+            )
         return tuple(sorted(work.stored, key=lambda replica: replica.number))
 
     def _targets(self, file: FileId, index: int, copies: int, size_bytes: int) -> tuple[NodeId, ...]:
@@ -127,6 +166,9 @@ class _Placing:
         chunk: ChunkId,
         plaintext: memoryview | bytes,
         targets: tuple[NodeId, ...],
+        numbers: Sequence[int],
+        beside: tuple[NodeId, ...] = (),
+        without: frozenset[NodeId] = frozenset(),
     ) -> None:
         self.stored: list[PlacedReplica] = []
         self._with = replicator
@@ -134,29 +176,31 @@ class _Placing:
         self._chunk = chunk
         self._plaintext = plaintext
         self._targets = list(targets)
-        self._tried: set[NodeId] = set(targets)
+        self._numbers = numbers
+        self._beside = beside
+        self._tried: set[NodeId] = {*targets, *without}
 
     async def run(self) -> None:
         """Return when every copy is stored or has run out of candidates."""
         async with trio.open_nursery() as nursery:
-            for number in range(len(self._targets)):
-                nursery.start_soon(self._store_copy, number)
+            for place in range(len(self._targets)):
+                nursery.start_soon(self._store_copy, place)
 
-    async def _store_copy(self, number: int) -> None:
+    async def _store_copy(self, place: int) -> None:
         most_seconds, is_last_try = self._with.upload.store_seconds, False
         while True:
-            node = self._targets[number]
+            node = self._targets[place]
             within_seconds = most_seconds if is_last_try else min(self._with.patience.seconds, most_seconds)
             try:
                 with self._with.metrics.storing_replica():
-                    self.stored.append(await self._send(node, number, within_seconds))
+                    self.stored.append(await self._send(node, self._numbers[place], within_seconds))
                 return
             except PeerError as error:
                 log.warning("store_failed", node=str(node), chunk=self._chunk.hex, reason=error.message)
                 self._with.membership.suspect(node)
                 is_late = isinstance(error, PeerTimeout) and within_seconds < most_seconds
-            if (replacement := self._replacement(number)) is not None:
-                self._targets[number] = replacement
+            if (replacement := self._replacement(place)) is not None:
+                self._targets[place] = replacement
                 self._tried.add(replacement)
             elif is_late:  # and nobody could take its place: it gets all the time there is
                 is_last_try = True
@@ -196,8 +240,8 @@ class _Placing:
         self._with.membership.spend(node, replica.sealed_bytes)
         return replica
 
-    def _replacement(self, number: int) -> NodeId | None:
-        beside = tuple(node for other, node in enumerate(self._targets) if other != number)
+    def _replacement(self, place: int) -> NodeId | None:
+        beside = (*self._beside, *(node for other, node in enumerate(self._targets) if other != place))
         size_bytes = len(self._plaintext) + TAG_BYTES
         chosen = self._with.membership.choose(1, size_bytes, without=frozenset(self._tried), beside=beside)
         return chosen[0] if chosen else None

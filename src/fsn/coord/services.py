@@ -18,6 +18,7 @@ from fsn.coord.config import (
     DownloadConfig,
     MembershipConfig,
     PlacementConfig,
+    RepairConfig,
     UploadConfig,
 )
 from fsn.coord.database.master_keys import check_master_keys
@@ -38,6 +39,8 @@ from fsn.coord.replication import Replicator
 from fsn.coord.secrets import MasterKeys, load_key, load_master_keys
 from fsn.coord.sessions import Sessions
 from fsn.coord.upkeep.draining import Draining
+from fsn.coord.upkeep.losses import LossReporting
+from fsn.coord.upkeep.repair import Repair, build_repair
 from fsn.coord.upload import ChunkWriter, StreamedUploads
 from fsn.p2p.client import open_requester
 from fsn.p2p.server import RequestHandler, serve_requests
@@ -63,6 +66,7 @@ class ServicesConfig:
     placement: PlacementConfig = PlacementConfig()
     upload: UploadConfig = UploadConfig()
     download: DownloadConfig = DownloadConfig()
+    repair: RepairConfig = RepairConfig()
 
 
 @attrs.frozen
@@ -93,6 +97,7 @@ class Services:
     recorder: Recorder
     window: Window
     """Of plaintext in flight in all uploads."""
+    repair: Repair
 
 
 def load_secrets(folder: Path, environment: Mapping[str, str]) -> Secrets:
@@ -128,7 +133,7 @@ async def open_services(
         membership = Membership(
             db, transport, requester, clock=clock, chance=chance, config=config.membership, placement=config.placement
         )
-        deletions_due = Bell()
+        deletions_due, drains_due, scans_due, repairs_due = Bell(), Bell(), Bell(), Bell()
         recorder = Recorder(db, clock=clock, chance=chance, deletions_due=deletions_due, metrics=metrics)
         keyring = Keyring(keys.masters, random_bytes)
         replicator = Replicator(
@@ -141,7 +146,10 @@ async def open_services(
             metrics=metrics,
         )
         admission = Admission(db, membership, keyring, clock, random_bytes, config.upload, config.credits)
-        fetcher = Fetcher(membership, requester, chance=chance, config=config.download, metrics=metrics)
+        losses = LossReporting(db, clock=clock, repairs_due=repairs_due, metrics=metrics)
+        fetcher = Fetcher(
+            membership, requester, chance=chance, config=config.download, metrics=metrics, note_lost=losses.note
+        )
         window = Window(config.upload.total_window_bytes)
         writer = ChunkWriter(replicator, recorder, window)
         sessions = Sessions(db, admission, writer, coordinator=transport.peer, deletions_due=deletions_due)
@@ -149,7 +157,6 @@ async def open_services(
         def contacts() -> tuple[Contact, ...]:
             return (Contact(transport.peer, announced()),)
 
-        drains_due, scans_due, repairs_due = Bell(), Bell(), Bell()
         declarations = Declarations(db, membership, clock, transport.peer, drains_due, scans_due)
         handlers: dict[type[Request], RequestHandler] = {
             Heartbeat: NodeHandlers(membership, contacts).heartbeat,
@@ -157,11 +164,19 @@ async def open_services(
             DialBack: DialingBack(db, membership, transport, clock).dial_back,
         }
         serve_requests(transport, handlers, may_ask=lambda _: True)
+        downloads = Downloads(db, fetcher, keyring, config.download)
+        repair = build_repair(
+            db, membership, fetcher, replicator, keyring, recorder,
+            by=transport.peer, clock=clock, chance=chance, config=config.repair, metrics=metrics, scans_due=scans_due,
+            repairs_due=repairs_due, deletions_due=deletions_due, is_busy=lambda: bool(window.taken_bytes or downloads.fetching),
+        )  # fmt: skip
         workers: list[Worker] = [
             SightingRecording(membership, db),
             Deleting(db, membership, requester, clock, deletions_due),
             Expiring(sessions),
             Draining(db, clock, transport.peer, drains_due, deletions_due, scans_due, repairs_due),
+            losses,
+            *repair.workers,
         ]
         services = Services(
             db=db,
@@ -174,7 +189,7 @@ async def open_services(
             admission=admission,
             sessions=sessions,
             uploads=StreamedUploads(admission, writer, sessions),
-            downloads=Downloads(db, fetcher, keyring, config.download),
+            downloads=downloads,
             files=Files(db, membership, clock, deletions_due),
             registrar=Registrar(
                 db, clock=clock, key=keys.token_key, random_bytes=random_bytes, coordinator=transport.peer
@@ -184,6 +199,7 @@ async def open_services(
             fetcher=fetcher,
             recorder=recorder,
             window=window,
+            repair=repair,
         )  # fmt: skip
         async with _running(recorder, workers, shortest_rest_seconds):
             yield services

@@ -8,7 +8,18 @@ import attrs
 
 from fsn.core.placement import Candidate, by_spread
 
-__all__ = ["Grace", "Holder", "PauseRule", "Plan", "Standing", "backoff_seconds", "fell_together", "must_pause", "plan"]
+__all__ = [
+    "LONGEST_BACKOFF_SECONDS",
+    "Grace",
+    "Holder",
+    "PauseRule",
+    "Plan",
+    "Standing",
+    "backoff_seconds",
+    "fell_together",
+    "must_pause",
+    "plan",
+]
 
 GONE_STATES: Final = frozenset({"left", "disqualified"})
 ENOUGH_OTHERS: Final = 2

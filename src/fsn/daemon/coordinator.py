@@ -16,6 +16,7 @@ from fsn.coord.config import (
     DownloadConfig,
     MembershipConfig,
     PlacementConfig,
+    RepairConfig,
     UploadConfig,
 )
 from fsn.coord.database.drivers import DRIVERS, NATIVE
@@ -85,6 +86,7 @@ class CoordinatorConfig:
     placement: PlacementConfig = PlacementConfig()
     upload: UploadConfig = UploadConfig()
     download: DownloadConfig = DownloadConfig()
+    repair: RepairConfig = RepairConfig()
     log: LogConfig = LogConfig()
 
     @property
@@ -92,7 +94,7 @@ class CoordinatorConfig:
         """The part that the services take."""
         return ServicesConfig(
             accounts=self.accounts, credits=self.credits, membership=self.membership, placement=self.placement,
-            upload=self.upload, download=self.download,
+            upload=self.upload, download=self.download, repair=self.repair,
         )  # fmt: skip
 
 

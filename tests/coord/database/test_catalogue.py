@@ -9,6 +9,7 @@ import pytest
 from fsn.coord.catalog import StoredFile
 from fsn.coord.database import chunks, files, nodes
 from fsn.coord.database.pool import Pool
+from fsn.coord.database.repairs import queue_chunks
 from fsn.core.ids import FileId, NodeId, ReplicaId, UploadId, UserId
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -58,19 +59,20 @@ async def queue(db: Pool, node: NodeId, replicas: list[ReplicaId], at: datetime 
         await db.execute("insert into replica_deletions values (%s, %s, %s, 0, %s)", [each, node, at, at])
 
 
-@pytest.mark.parametrize(("online", "expected"), [(3, 3), (1, 1), (0, 0)])
-async def test_health_is_that_of_the_worst_chunk(db: Pool, online: int, expected: int) -> None:
+@pytest.mark.parametrize(("online", "live", "below"), [(3, 3, 0), (1, 1, 2), (0, 0, 2)])
+async def test_health_is_that_of_the_worst_chunk(db: Pool, online: int, live: int, below: int) -> None:
     """Live replicas on nodes that are online count."""
-    assert await chunks.replica_health(db, FILE, NODES[:online]) == expected
+    assert await chunks.file_health(db, FILE, NODES[:online]) == chunks.FileHealth(live, below, 0)
 
 
 async def test_health_of_lost_replicas(db: Pool) -> None:
-    """A lost replica does not count; a chunk that has lost all is 0; a file without chunks has no health."""
+    """A lost replica does not count; a chunk that has lost all is 0; a file without chunks has no health. What is queued is counted."""
     await db.execute("update replicas set state = 'lost' where id = %s", [replica(1, 0)])
-    assert await chunks.replica_health(db, FILE, NODES) == 2
+    assert await chunks.file_health(db, FILE, NODES) == chunks.FileHealth(2, 1, 0)
     await db.execute("update replicas set state = 'lost' where chunk_index = 1")
-    assert await chunks.replica_health(db, FILE, NODES) == 0
-    assert await chunks.replica_health(db, FileId(UUID(int=9)), NODES) is None
+    await queue_chunks(db, [(FILE, 1)], reason="r", at=NOW)
+    assert await chunks.file_health(db, FILE, NODES) == chunks.FileHealth(0, 1, 1)
+    assert await chunks.file_health(db, FileId(UUID(int=9)), NODES) == chunks.FileHealth(None, 0, 0)
 
 
 async def test_due_deletions(db: Pool) -> None:

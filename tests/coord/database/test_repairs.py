@@ -270,3 +270,12 @@ async def test_a_scan_is_one_coordinators_until_its_lease_ends(db: Pool) -> None
     assert await repair_scans.claim_scan(db, "me", NOW, LATER) == repair_scans.RepairScan(
         NODES[0], "left", ReplicaId(UUID(int=0)), 1
     )
+
+
+async def test_what_pauses_can_be_woken(db: Pool) -> None:
+    """What somebody works on is left to him."""
+    await repairs.queue_found(db, found(1, 1), reason="r", at=LATER)
+    await db.execute("update repairs set leased_by = 'me' where chunk_index = 1")
+    async with db.transaction() as connection:
+        await repairs.wake_repairs(connection, [(FILE, 0), (FILE, 1), (FILE, 2)], NOW)
+    assert [due for *_, due, _ in await queued(db)] == [NOW, LATER]

@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from uuid import UUID
+
+import attrs
 
 from fsn.coord.catalog import ChunkRecord, PlacedReplica, StoredChunk, StoredFile
 from fsn.coord.database.base import Connection
@@ -9,14 +12,15 @@ from fsn.coord.database.pool import Pool
 from fsn.core.ids import ChunkId, FileId, NodeId, ReplicaId
 
 __all__ = [
+    "FileHealth",
     "chunk_fingerprint",
     "chunk_totals",
     "chunks_between",
+    "file_health",
     "fingerprints",
     "insert_recorded",
     "missing_indexes",
     "queue_deletions",
-    "replica_health",
     "stored_ranges",
 ]  # fmt: skip
 
@@ -133,31 +137,45 @@ async def stored_ranges(db: Pool, file: FileId, limit: int) -> list[tuple[int, i
 
 
 async def chunks_between(db: Pool, file: FileId, first: int, last: int) -> list[StoredChunk]:
-    """The chunks first..last, in order, each with its live replicas."""
+    """The chunks first..last, in order, each with its live replicas, and the lost ones apart."""
     sql = """select c.index, c.id, c.size_bytes,
-                    array_agg(r.id order by r.number) filter (where r.id is not null),
-                    array_agg(r.node_id order by r.number) filter (where r.id is not null)
-             from chunks c left join replicas r on r.file_id = c.file_id and r.chunk_index = c.index and r.state = 'live'
+                    array_agg(r.id order by r.number) filter (where r.state = 'live'),
+                    array_agg(r.node_id order by r.number) filter (where r.state = 'live'),
+                    array_agg(r.id order by r.number) filter (where r.state = 'lost'),
+                    array_agg(r.node_id order by r.number) filter (where r.state = 'lost')
+             from chunks c left join replicas r on r.file_id = c.file_id and r.chunk_index = c.index
              where c.file_id = %s and c.index between %s and %s group by c.file_id, c.index order by c.index"""
     return [
-        StoredChunk(
-            index,
-            ChunkId(chunk),
-            size,
-            tuple((ReplicaId(r), NodeId(n)) for r, n in zip(replicas or (), nodes or (), strict=True)),
-        )
-        for index, chunk, size, replicas, nodes in await db.fetch_all(sql, [file, first, last])
+        StoredChunk(index, ChunkId(chunk), size, _pairs(replicas, nodes), _pairs(lost, lost_nodes))
+        for index, chunk, size, replicas, nodes, lost, lost_nodes in await db.fetch_all(sql, [file, first, last])
     ]
 
 
-async def replica_health(db: Pool, file: FileId, online: Sequence[NodeId]) -> int | None:
-    """The smallest number of live replicas on the nodes `online` over the file's chunks; None without chunks."""
+def _pairs(replicas: Sequence[UUID] | None, nodes: Sequence[UUID] | None) -> tuple[tuple[ReplicaId, NodeId], ...]:
+    return tuple((ReplicaId(r), NodeId(n)) for r, n in zip(replicas or (), nodes or (), strict=True))
+
+
+@attrs.frozen
+class FileHealth:
+    """Of a file's chunks: live replicas of the worst, on nodes that are there (None without chunks); how many have fewer than wanted; how
+    many wait for repair or are in it."""
+
+    live: int | None
+    chunks_below: int
+    chunks_in_repair: int
+
+
+async def file_health(db: Pool, file: FileId, online: Sequence[NodeId]) -> FileHealth:
+    """The health of a file, counting live replicas on the nodes `online`."""
     # The replicas of the file in one go, by their index: a look-up for each chunk reads sixty times the pages. A chunk without any is not
     # among them, hence the count.
-    sql = """select case when c.n > 0 then case when r.chunks < c.n then 0 else r.least end end
+    sql = """select case when c.n > 0 then case when r.chunks < c.n then 0 else r.least end end, c.n - r.enough, q.n
              from (select count(*) as n from chunks where file_id = %(file)s) c,
-                  (select count(*) as chunks, min(n) as least from
+                  (select count(*) as chunks, min(n) as least,
+                          count(*) filter (where n >= (select pieces from files where id = %(file)s)) as enough from
                       (select count(o.id) as n from replicas left join unnest(%(online)s::uuid[]) as o (id) on o.id = node_id
-                       where file_id = %(file)s and state = 'live' group by chunk_index) counts) r"""
+                       where file_id = %(file)s and state = 'live' group by chunk_index) counts) r,
+                  (select count(*) as n from repairs where file_id = %(file)s) q"""
     row = await db.fetch_one(sql, {"file": file, "online": list(online)})
-    return int(row[0]) if row and row[0] is not None else None
+    assert row is not None
+    return FileHealth(*row)

@@ -1,4 +1,4 @@
-"""What an operator wants counted of the whole catalogue, in one statement."""
+"""What an operator wants counted of the whole catalogue, in a few statements."""
 
 from collections.abc import Mapping
 from typing import get_args
@@ -7,6 +7,7 @@ import attrs
 
 from fsn.coord.catalog import NodeStatus
 from fsn.coord.database.pool import Pool
+from fsn.coord.database.repairs import QueueCounts, queue_counts
 
 __all__ = ["CatalogueCounts", "catalogue_counts"]
 
@@ -18,6 +19,7 @@ class CatalogueCounts:
     nodes: Mapping[str, int]
     """By what the catalogue says of them; each state is there."""
     uploads_open: int
+    repairs: QueueCounts
 
 
 async def catalogue_counts(db: Pool) -> CatalogueCounts:
@@ -26,4 +28,5 @@ async def catalogue_counts(db: Pool) -> CatalogueCounts:
              union all select 'uploads', count(*) from uploads where state = 'open'"""
     found: dict[str, int] = dict(await db.fetch_all(sql))
     uploads_open = found.pop("uploads")
-    return CatalogueCounts({status: found.get(status, 0) for status in get_args(NodeStatus)}, uploads_open)
+    nodes = {status: found.get(status, 0) for status in get_args(NodeStatus)}
+    return CatalogueCounts(nodes, uploads_open, await queue_counts(db))

@@ -29,6 +29,7 @@ __all__ = [
     "queued_repairs",
     "report_lost",
     "settle_repairs",
+    "wake_repairs",
 ]
 
 ChunkKey = tuple[FileId, int]
@@ -161,6 +162,19 @@ async def queue_found(db: Connection | Pool, found: Sequence[FoundChunk], *, rea
             "indexes": [key[1] for key, _ in ordered],
             "live": [min(each.live, MOST_LIVE) for _, each in ordered],
         },
+    )
+
+
+async def wake_repairs(db: Connection, chunks: Sequence[ChunkKey], at: datetime) -> None:
+    """Those of the chunks that pause in the queue are due now: something has changed for them."""
+    keys = sorted(set(chunks))
+    await db.execute(
+        """with paused as (
+               select r.file_id, r.chunk_index from repairs r join unnest(%(files)s::uuid[], %(indexes)s::int[]) as k (file_id, index)
+                   on r.file_id = k.file_id and r.chunk_index = k.index
+               where r.leased_by is null and r.due_at > %(at)s order by r.file_id, r.chunk_index for update of r)
+           update repairs r set due_at = %(at)s from paused where r.file_id = paused.file_id and r.chunk_index = paused.chunk_index""",
+        {"at": at, "files": [file for file, _ in keys], "indexes": [index for _, index in keys]},
     )
 
 

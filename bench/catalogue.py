@@ -280,13 +280,13 @@ class Catalogue:
             "list files: deep in 100,000": lambda db, i: files.files_of_user(
                 db, UserId(named("u", 0)), (NOW - timedelta(seconds=7 * self.shape.files // 2), big), 100
             ),
-            "file details: health, small": lambda db, i: chunks.replica_health(
+            "file details: health, small": lambda db, i: chunks.file_health(
                 db, FileId(named("f", self.a_small(i))), online
             ),
-            "file details: health, 400 chunks": lambda db, i: chunks.replica_health(
+            "file details: health, 400 chunks": lambda db, i: chunks.file_health(
                 db, FileId(named("f", self.a_large(i))), online
             ),
-            "file details: health, 100,000 chunks": lambda db, i: chunks.replica_health(db, big, online),
+            "file details: health, 100,000 chunks": lambda db, i: chunks.file_health(db, big, online),
             "delete a small file": forget(self.small),
             "delete 400 chunks": forget(1),
             "delete 100,000 chunks: the first 1000": forget(0),

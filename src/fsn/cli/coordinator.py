@@ -8,8 +8,9 @@ from typing import Any
 import click
 import trio
 
-from fsn.cli.exits import ReportingGroup
+from fsn.cli.exits import ReportingGroup, json_option
 from fsn.cli.places import default_data_dir
+from fsn.cli.repairs import show_repairs
 from fsn.coord.database.migrate import migrate as apply_migrations
 from fsn.coord.database.pool import holds_password
 from fsn.core.errors import ConfigError
@@ -79,6 +80,23 @@ async def _migrate(config: CoordinatorConfig) -> list[int]:
     with locked_folder(config.data_dir, mode=0o711):
         async with open_database(config) as dsn:
             return await trio.to_thread.run_sync(apply_migrations, dsn)
+
+
+@coordinator.command(
+    epilog="""\b
+Examples:
+  fsn coordinator repairs
+  fsn coordinator repairs --limit 20 --dsn postgresql://fsn@localhost/fsn
+"""
+)
+@_settings_options
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Show so many at most.")
+@json_option
+def repairs(limit: int, as_json: bool, **flags: Any) -> None:
+    """Show which chunks wait for repair, worst first, and why. Safe beside running coordinators."""
+    config = _load(**flags)
+    configure_logs(config.log)
+    trio.run(show_repairs, config, limit, as_json)
 
 
 @coordinator.group(cls=ReportingGroup)

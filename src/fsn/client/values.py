@@ -39,9 +39,13 @@ class Session:
 
 @attrs.frozen
 class FileHealth:
-    """How well a file is kept: the fewest live replicas of any of its chunks, and when the oldest proof was given (UTC)."""
+    """How well a file is kept: the fewest live replicas of any of its chunks, of those wanted; chunks with fewer, and chunks in repair;
+    when the oldest proof was given (UTC)."""
 
     live_replicas: int | None = None
+    wanted_replicas: int | None = None
+    chunks_below: int | None = None
+    chunks_in_repair: int | None = None
     proved_at: datetime | None = None
 
 

@@ -146,7 +146,13 @@ async def test_details_and_delete(api: Api) -> None:
     user = await api.user()
     file = await put(user, b"hello")
     url = f"/api/v1/files/{file['id']}"
-    assert (await user.get(url)).json()["health"] == {"live_replicas": 3, "proved_at": None}
+    assert (await user.get(url)).json()["health"] == {
+        "live_replicas": 3,
+        "wanted_replicas": 3,
+        "chunks_below": 0,
+        "chunks_in_repair": 0,
+        "proved_at": None,
+    }
     assert (await user.delete(url)).status_code == 204
     for response in (await user.get(url), await user.get(f"{url}/download"), await user.delete(url)):
         assert response.status_code == 404

@@ -117,7 +117,9 @@ def _declare_reading(api: Operations, services: Services) -> None:
     async def get_file(file_id: UUID) -> FileView:
         """Health counts replicas on nodes that are there now."""
         details = await services.files.details(asking_user(), FileId(file_id))
-        return file_view(details.file, FileHealthView(details.replicas_live, None))
+        found = details.health
+        health = FileHealthView(found.live, details.file.pieces, found.chunks_below, found.chunks_in_repair, None)
+        return file_view(details.file, health)
 
     @api.operation(
         "GET", f"{FILES}/<uuid:file_id>/download", summary="Download a file", tags=("files",), security=(USER,),

@@ -4,10 +4,12 @@ from typing import Literal
 
 import msgspec
 import structlog
+import trio
 from quart import Response
 
 from fsn import __version__
 from fsn.coord.database.pool import Pool
+from fsn.coord.database.repairs import queue_counts
 from fsn.coord.services import Services
 from fsn.core.errors import Unavailable
 from fsn.web.operations import Answer, Operations, json_response
@@ -27,6 +29,9 @@ class PartView(msgspec.Struct, omit_defaults=True):
     reason: str = ""
 
 
+_UNKNOWN = PartView("degraded", "the database is not available")
+
+
 class HealthView(msgspec.Struct):
     """`ok` when every part is. A degraded coordinator answers 503 when its database is away, else 200."""
 
@@ -35,6 +40,7 @@ class HealthView(msgspec.Struct):
     database: PartView
     p2p: PartView
     nodes: PartView
+    repair: PartView
     nodes_online: int
 
 
@@ -46,12 +52,13 @@ def declare_health(api: Operations, services: Services) -> None:
         answers=(Answer(status=503, summary="The database is away.", type=HealthView),),
     )  # fmt: skip
     async def health() -> Response:
-        """Asks the database, looks at the listener, counts nodes."""
+        """Asks the database, looks at the listener, counts nodes and chunks that wait for repair."""
         online = services.membership.counts["online"]
         database, p2p, nodes = await database_health(services.db), _p2p(services), _nodes(services, online)
-        parts = (database, p2p, nodes)
+        repair = await _repair(services) if database.status == "ok" else _UNKNOWN
+        parts = (database, p2p, nodes, repair)
         status: State = "ok" if all(part.status == "ok" for part in parts) else "degraded"
-        view = HealthView(status, __version__, database, p2p, nodes, online)
+        view = HealthView(status, __version__, database, p2p, nodes, repair, online)
         return json_response(view, 503 if database.status != "ok" else 200)
 
 
@@ -63,6 +70,22 @@ async def database_health(db: Pool) -> PartView:
         log.warning("database_away", reason=error.message)
         return PartView("degraded", "the database is not available")
     return PartView("ok")
+
+
+async def _repair(services: Services) -> PartView:
+    """Degraded while repair is paused, or a chunk has no replica that can be read."""
+    outlook = services.repair.outlooks.latest
+    if outlook is not None and outlook.paused_because:
+        return PartView("degraded", outlook.paused_because)
+    with trio.move_on_after(PING_SECONDS):
+        try:
+            unreadable = (await queue_counts(services.db)).waiting.get(0, 0)
+        except Unavailable:
+            return _UNKNOWN
+        if unreadable:
+            return PartView("degraded", f"chunks without a replica that can be read now: {unreadable}")
+        return PartView("ok")
+    return _UNKNOWN
 
 
 def _p2p(services: Services) -> PartView:

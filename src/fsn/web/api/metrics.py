@@ -81,7 +81,7 @@ READINGS: Sequence[Reading[Services]] = (
 CATALOGUE_READINGS: Sequence[Reading[CatalogueCounts | None]] = (
     Reading(
         "fsn_database_up",
-        "1 if the database answered this scrape within 2 s, else 0; then the two below are missing.",
+        "1 if the database answered this scrape within 2 s, else 0; then those below are missing.",
         lambda counts: float(counts is not None),
     ),
     Reading(
@@ -89,6 +89,17 @@ CATALOGUE_READINGS: Sequence[Reading[CatalogueCounts | None]] = (
         "Storage nodes in the catalogue, by state.",
         lambda counts: counts.nodes if counts else {},
         label="state",
+    ),
+    Reading(
+        "fsn_repairs_waiting",
+        "Chunks that wait for repair or are in it, by how many of their replicas can be read; each counted to 100,000.",
+        lambda counts: {str(live): count for live, count in counts.repairs.waiting.items()} if counts else {},
+        label="live",
+    ),
+    Reading(
+        "fsn_repair_oldest_timestamp_seconds",
+        "When the chunk that has waited longest was queued, in seconds of the epoch; missing when none waits.",
+        lambda counts: counts.repairs.oldest.timestamp() if counts and counts.repairs.oldest else {},
     ),
     Reading(
         "fsn_uploads_open",

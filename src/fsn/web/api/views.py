@@ -14,9 +14,13 @@ LATER = {"id": ("get_file", "download_file", "delete_file")}
 
 
 class FileHealthView(msgspec.Struct):
-    """How well a file is kept: live replicas of its worst chunk (null without chunks), and when all were last proved (null: never)."""
+    """How well a file is kept: live replicas of its worst chunk on nodes that are there now (null without chunks) of those wanted;
+    chunks with fewer than wanted; chunks that wait for repair or are in it; when all were last proved (null: never)."""
 
     live_replicas: int | None
+    wanted_replicas: int
+    chunks_below: int
+    chunks_in_repair: int
     proved_at: datetime | None
 
 

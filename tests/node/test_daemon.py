@@ -142,12 +142,31 @@ async def test_a_stranger_is_refused(node: Node) -> None:
     assert caught.value.refusal == "NOT_AUTHORISED"
 
 
+async def test_where_tcp_does_not_get_through_quic_does(coordinator: Coordinator, config: NodeConfig) -> None:
+    """A node whose coordinator answers on UDP only works like any other; its status and metrics say what it goes over."""
+    udp = next(address for address in coordinator.transport.addresses if "/quic-v1" in address)
+    by_udp = attrs.evolve(config.coordinator, addresses=("/ip4/127.0.0.1/tcp/9", udp))
+    data = content(1, 262_000)
+    async with open_node(attrs.evolve(config, coordinator=by_udp)) as running:
+        await until(lambda: running.health().status == "ok")
+        assert running.status().coordinators[0].transport == "quic-v1"
+        ask = coordinator.requester.request
+        stored = await ask(running.peer, StoreChunk(replica(1), merkle_root(data), data), within_seconds=20)
+        assert stored == ChunkStored(replica(1))
+        assert await ask(running.peer, RetrieveChunk(replica(1)), within_seconds=20) == ChunkRetrieved(data, len(data))
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{running.admin_port}", trust_env=False) as client:
+            assert 'fsn_node_connections{transport="quic-v1"} 1.0' in (await client.get("/metrics")).text
+
+
 async def test_the_heartbeat_tells_how_the_node_is(coordinator: Coordinator, node: Node) -> None:
     """Counts, sizes, version and addresses are in it."""
     (heartbeat,) = coordinator.heartbeats
     assert heartbeat.chunk_count == 0
     assert heartbeat.free_bytes == 10**7
-    assert heartbeat.addresses == (f"/ip4/127.0.0.1/tcp/{node.p2p_port}",)
+    assert heartbeat.addresses == (
+        f"/ip4/127.0.0.1/tcp/{node.p2p_port}",
+        f"/ip4/127.0.0.1/udp/{node.quic_port}/quic-v1",
+    )
 
 
 async def test_ports_are_published_while_it_runs(config: NodeConfig) -> None:
@@ -155,8 +174,8 @@ async def test_ports_are_published_while_it_runs(config: NodeConfig) -> None:
     file = config.data_dir / "ports.json"
     async with open_node(config) as running:
         ports = json.loads(file.read_text())
-        assert ports == {"admin": running.admin_port, "p2p_tcp": running.p2p_port, "p2p_quic": None}
-        assert ports["admin"] and ports["p2p_tcp"]
+        assert ports == {"admin": running.admin_port, "p2p_tcp": running.p2p_port, "p2p_quic": running.quic_port}
+        assert all(ports.values())
     assert not file.exists()
 
 

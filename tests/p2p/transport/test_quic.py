@@ -12,12 +12,16 @@ import pytest
 import trio
 
 from fsn.core.errors import ConfigError, Unreachable
+from fsn.core.ids import PeerId
+from fsn.p2p.client import open_requester
 from fsn.p2p.config import P2pConfig
+from fsn.p2p.server import serve_requests
 from fsn.p2p.transport.addresses import QUIC, TCP, parse_address
 from fsn.p2p.transport.base import Transport
 from fsn.p2p.transport.libp2p import Libp2pTransport, open_libp2p_transport
 from fsn.p2p.transport.quic_connection import QuicConnection
 from fsn.p2p.transport.quic_endpoint import FREE_HANDSHAKES
+from fsn.p2p.wire.messages import Heartbeat, HeartbeatAnswer
 from fsn.runtime.identity import Identity
 from tests.p2p.transport.contract import (
     ECHO,
@@ -130,6 +134,42 @@ async def test_a_peer_on_quic_comes_back_to_tcp() -> None:
                 await wait_until(lambda: not quic_connections(a) + quic_connections(b))
                 await new.send_all(b"on")
                 assert await new.receive_some() == b"on"
+
+
+async def test_requests_under_way_survive_the_return_to_tcp() -> None:
+    """What was asked over QUIC is answered there, though TCP is back; what is asked from then on goes over TCP; QUIC is closed after."""
+    config = attrs.evolve(LOOPBACK, tcp_again_seconds=0.3)
+    go, seen = trio.Event(), list[str | None]()
+    with trio.fail_after(60):
+        async with open_transport(config) as a, open_ours(Identity.generate()) as b, open_requester(a) as requester:
+
+            async def beat(peer: PeerId, heartbeat: Heartbeat) -> HeartbeatAnswer:
+                seen.append(b.carrier(peer))
+                if heartbeat.chunk_count == 1:
+                    await go.wait()
+                return HeartbeatAnswer(earned_micro_credits=heartbeat.chunk_count)
+
+            serve_requests(b, {Heartbeat: beat}, may_ask=lambda _: True)
+            answers: list[int] = []
+
+            async def ask(number: int) -> None:
+                asked = Heartbeat(chunk_count=number, used_bytes=0, free_bytes=0, version="1")
+                answer = await requester.request(b.peer, asked, within_seconds=50)
+                assert isinstance(answer, HeartbeatAnswer)
+                answers.append(answer.earned_micro_credits)
+
+            async with tcp_proxy(b) as proxy, trio.open_nursery() as nursery:
+                await a.connect(b.peer, [proxy.address, quic_of(b)])
+                nursery.start_soon(ask, 1)
+                await wait_until(lambda: seen == [QUIC])
+                proxy.is_open = True
+                await wait_until(lambda: a.carrier(b.peer) == TCP == b.carrier(a.peer))
+                await ask(2)
+                assert answers == [2]
+                go.set()
+                await wait_until(lambda: answers == [2, 1])
+                await wait_until(lambda: not quic_connections(a) + quic_connections(b))
+                await ask(3)
 
 
 async def test_a_lost_tcp_connection_is_followed_by_quic() -> None:

@@ -76,7 +76,7 @@ docs: setup
 
 proto: setup
 	$(BIN)/python -m grpc_tools.protoc -I src --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \
-		--python_out=src --mypy_out=quiet:src src/fsn/p2p/wire/storage.proto
+		--python_out=src --mypy_out=quiet:src src/fsn/p2p/wire/storage.proto src/fsn/p2p/wire/discovery.proto
 
 schema: setup
 	UPDATE_SCHEMA=1 $(BIN)/pytest -q tests/test_migrations.py

@@ -189,6 +189,7 @@ def _status_lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "coordinator", f"{link['peer_id']} {state}"
         yield "earned", f"{format_credits(link['earned_micro_credits'])} credits"
     yield "reachable", f"{_REACH[found['reachability']['reach']]}: {found['reachability']['reason']}"
+    yield "dht", f"{found['dht']['peers']} peers known in the network {found['dht']['network']}"
     if found["recovery"]["lost_total"]:
         yield "lost", f"{found['recovery']['lost']} chunks at this start, {found['recovery']['lost_total']} in all"
 

@@ -99,6 +99,10 @@ class Membership:
             log.info("node_online", node=str(member.node), name=member.record.name, chunks=heartbeat.chunk_count)
         return member
 
+    def is_known(self, peer: PeerId) -> bool:
+        """Whether it is a node that this coordinator has heard of."""
+        return peer in self._by_peer
+
     async def registered(self, peer: PeerId) -> Member | None:
         """The node with that peer id, whether it is there or not; None when no such node is registered."""
         return await self._member_of(peer)

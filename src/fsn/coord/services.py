@@ -26,6 +26,7 @@ from fsn.coord.database.pool import Pool
 from fsn.coord.declaring import Declarations
 from fsn.coord.deleting import Deleting, Expiring
 from fsn.coord.dialing_back import DialingBack
+from fsn.coord.discovering import DhtPublishing, coordinator_discovery
 from fsn.coord.download import Downloads
 from fsn.coord.fetching import Fetcher
 from fsn.coord.files import Files
@@ -43,15 +44,18 @@ from fsn.coord.upkeep.losses import LossReporting
 from fsn.coord.upkeep.repair import Repair, build_repair
 from fsn.coord.upload import ChunkWriter, StreamedUploads
 from fsn.p2p.client import open_requester
+from fsn.p2p.config import P2pConfig
+from fsn.p2p.discovery.service import Discovery
 from fsn.p2p.server import RequestHandler, serve_requests
 from fsn.p2p.transport.base import Transport
 from fsn.p2p.wire.messages import Contact, Declaration, DialBack, Heartbeat, Request
 from fsn.runtime.clock import Clock, system_clock
+from fsn.runtime.identity import Identity
 from fsn.runtime.stages import open_stage
 from fsn.runtime.supervise import Bell, Worker, supervise
 from fsn.runtime.window import Window
 
-__all__ = ["Secrets", "Services", "ServicesConfig", "load_secrets", "open_services"]
+__all__ = ["InDht", "Secrets", "Services", "ServicesConfig", "load_secrets", "open_services"]
 
 WORKERS_GRACE_SECONDS = 30.0
 
@@ -78,6 +82,15 @@ class Secrets:
 
 
 @attrs.frozen
+class InDht:
+    """What a coordinator needs to take part in the DHT of its network: its key, the network's name, and where it can be found."""
+
+    identity: Identity
+    network: str
+    addresses: Callable[[], tuple[str, ...]]
+
+
+@attrs.frozen
 class Services:
     """What the doors call."""
 
@@ -98,6 +111,10 @@ class Services:
     window: Window
     """Of plaintext in flight in all uploads."""
     repair: Repair
+    network: str
+    """The network's name, told to nodes that register."""
+    discovery: Discovery | None
+    """None where it takes no part in a DHT."""
 
 
 def load_secrets(folder: Path, environment: Mapping[str, str]) -> Secrets:
@@ -116,6 +133,7 @@ async def open_services(
     config: ServicesConfig,
     *,
     announced: Callable[[], tuple[str, ...]],
+    in_dht: InDht | None = None,
     clock: Clock = system_clock,
     random_bytes: Callable[[int], bytes] = secrets.token_bytes,
     chance: Random | None = None,
@@ -158,10 +176,11 @@ async def open_services(
             return (Contact(transport.peer, announced()),)
 
         declarations = Declarations(db, membership, clock, transport.peer, drains_due, scans_due)
+        dialing_back = DialingBack(db, membership, transport, clock)
         handlers: dict[type[Request], RequestHandler] = {
             Heartbeat: NodeHandlers(membership, contacts).heartbeat,
             Declaration: declarations.declare,
-            DialBack: DialingBack(db, membership, transport, clock).dial_back,
+            DialBack: dialing_back.dial_back,
         }
         serve_requests(transport, handlers, may_ask=lambda _: True)
         downloads = Downloads(db, fetcher, keyring, config.download)
@@ -178,6 +197,19 @@ async def open_services(
             losses,
             *repair.workers,
         ]
+        discovery: Discovery | None = None
+        if in_dht is not None:
+            discovery = coordinator_discovery(
+                transport,
+                in_dht.identity,
+                in_dht.network,
+                membership=membership,
+                contacts=contacts,
+                addresses=in_dht.addresses,
+                clock=clock,
+            )
+            dialing_back.note_reached = discovery.learn
+            workers.append(DhtPublishing(discovery, db))
         services = Services(
             db=db,
             transport=transport,
@@ -200,6 +232,8 @@ async def open_services(
             recorder=recorder,
             window=window,
             repair=repair,
+            network=in_dht.network if in_dht is not None else P2pConfig().network,
+            discovery=discovery,
         )  # fmt: skip
         async with _running(recorder, workers, shortest_rest_seconds):
             yield services

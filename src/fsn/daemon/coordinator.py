@@ -23,9 +23,9 @@ from fsn.coord.database.drivers import DRIVERS, NATIVE
 from fsn.coord.database.embedded import open_embedded_postgres
 from fsn.coord.database.migrate import migrate
 from fsn.coord.database.pool import PoolConfig, check_dsn, open_pool
-from fsn.coord.services import Services, ServicesConfig, load_secrets, open_services
+from fsn.coord.services import InDht, Services, ServicesConfig, load_secrets, open_services
 from fsn.core.ids import PeerId
-from fsn.p2p.announcing import announced_addresses, quic_port_of, tcp_port_of
+from fsn.p2p.announcing import announced_addresses, published_addresses, quic_port_of, tcp_port_of
 from fsn.p2p.config import P2pConfig
 from fsn.p2p.transport.base import Transport
 from fsn.p2p.transport.libp2p import open_libp2p_transport
@@ -34,6 +34,7 @@ from fsn.runtime.data_folder import forget_ports, locked_folder, published_ports
 from fsn.runtime.garbage import settle_garbage_collector
 from fsn.runtime.groups import sole_error
 from fsn.runtime.identity import Identity, load_or_create_identity
+from fsn.runtime.interfaces import interface_addresses
 from fsn.runtime.logs import LogConfig
 from fsn.runtime.stages import open_signals, open_stage
 from fsn.web.app import coordinator_app
@@ -168,8 +169,14 @@ async def open_coordinator(
                 def addresses(host: str = "") -> tuple[str, ...]:
                     return config.p2p.announce or announced_addresses(transport.addresses, host)
 
+                def published() -> tuple[str, ...]:
+                    return config.p2p.announce or published_addresses(transport.addresses, interface_addresses())
+
+                in_dht = InDht(identity, config.p2p.network, published)
                 async with (
-                    open_services(pool, transport, keys, config.services, announced=addresses, clock=clock) as services,
+                    open_services(
+                        pool, transport, keys, config.services, announced=addresses, in_dht=in_dht, clock=clock
+                    ) as services,
                     _open_doors(services, config, addresses) as coordinator,
                 ):
                     with published_ports(config.data_dir, _ports(coordinator)):

@@ -73,6 +73,7 @@ class _Registered(msgspec.Struct):
     node_id: str
     api_key: str
     coordinator: _Contact
+    network: str = "main"
 
 
 async def initialise(application: Application) -> Initialised:
@@ -168,7 +169,7 @@ def _config(application: Application, registered: _Registered) -> NodeConfig:
             addresses=registered.coordinator.addresses,
             node_id=registered.node_id,
         ),
-        p2p=application.p2p,
+        p2p=attrs.evolve(application.p2p, network=registered.network),
         admin=application.admin,
     )
 

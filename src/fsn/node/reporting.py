@@ -84,6 +84,8 @@ class Reporting:
         self._hurry = trio.Event()
         self.on_connected: Callable[[], None] = lambda: None
         """Called when a coordinator has answered the first heartbeat of a connection."""
+        self.on_lost: Callable[[], None] = lambda: None
+        """Called when the connection to a coordinator has ended."""
 
     def knows(self, peer: PeerId) -> bool:
         """Whether `peer` is a coordinator of ours: the pinned one, or one that a coordinator of ours has named."""
@@ -118,6 +120,10 @@ class Reporting:
             if local is not None and local not in addresses:
                 log.info("own_address_gone", address=local, coordinator=link.contact.peer)
                 await self._transport.disconnect(link.contact.peer)
+        self.hurry()
+
+    def hurry(self) -> None:
+        """Dial at once whoever is not connected."""
         hurry, self._hurry = self._hurry, trio.Event()
         hurry.set()
 
@@ -184,6 +190,7 @@ class Reporting:
         if link.is_connected:
             link.is_connected, link.lost_at = False, trio.current_time()
             log.warning("coordinator_lost", coordinator=link.contact.peer, reason=link.failure)
+            self.on_lost()
         else:
             log.debug("coordinator_not_reached", coordinator=link.contact.peer, reason=link.failure)
         with trio.move_on_after(ANSWER_SECONDS):

@@ -15,6 +15,7 @@ from fsn.node.chunkstore.base import ChunkStore
 from fsn.node.chunkstore.disk import open_disk_store
 from fsn.node.config import IDENTITY_NAME, NodeConfig
 from fsn.node.declaring import Declaring
+from fsn.node.discovering import Discovering, open_discovering
 from fsn.node.handlers import ChunkHandlers
 from fsn.node.metrics import NodeMetrics
 from fsn.node.reachability import AddressWatching, Reachability
@@ -53,6 +54,7 @@ class NodeServices:
     reporting: Reporting
     declaring: Declaring
     reachability: Reachability
+    discovering: Discovering
     started_at: float
     """By trio's clock."""
     metrics: NodeMetrics
@@ -144,15 +146,33 @@ async def open_services(
             gate = Gate()
             serve_requests(transport, handlers.by_request(), may_ask=reporting.knows, gate=gate)
             reporting.add(config.coordinator.contact)
+            discovering = open_discovering(
+                transport,
+                identity,
+                config.p2p.network,
+                reporting=reporting,
+                reachability=reachability,
+                folder=config.data_dir,
+                clock=clock,
+            )
             async with open_stage("reporting", grace_seconds=0) as nursery:
                 nursery.start_soon(reporting.run, name="reporting")
                 nursery.start_soon(declaring.run, name="declaring")
                 nursery.start_soon(reachability.run, name="reachability")
+                nursery.start_soon(supervise, discovering, trio.Event())
                 if own_addresses is not None:
                     nursery.start_soon(supervise, AddressWatching(own_addresses, reporting.redial), trio.Event())
                 log.info("node_started", node=str(config.node_id), peer=transport.peer, chunks=store.totals().count)
                 yield NodeServices(
-                    config, store, transport, reporting, declaring, reachability, trio.current_time(), metrics
+                    config,
+                    store,
+                    transport,
+                    reporting,
+                    declaring,
+                    reachability,
+                    discovering,
+                    trio.current_time(),
+                    metrics,
                 )
                 await _finish(gate, config)
             await declaring.farewell()  # no heartbeat follows, which would take it back

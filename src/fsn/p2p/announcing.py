@@ -2,12 +2,12 @@
 
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from fsn.core.errors import Invalid
 from fsn.p2p.transport.addresses import QUIC, TCP, PeerAddress, parse_address
 
-__all__ = ["announced_addresses", "quic_port_of", "tcp_port_of"]
+__all__ = ["announced_addresses", "published_addresses", "quic_port_of", "tcp_port_of"]
 
 _BRACKETED = re.compile(r"\[([0-9a-fA-F:.]+)\](?::[0-9]*)?")
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})")
@@ -25,6 +25,20 @@ def announced_addresses(listening: Sequence[str], host: str) -> tuple[str, ...]:
             found.append(text)
         elif kind_and_name := _told(host):
             found.append(f"/{kind_and_name}/" + text.removeprefix("/").split("/", 2)[2])
+    return tuple(found)
+
+
+def published_addresses(listening: Sequence[str], interfaces: Collection[str]) -> tuple[str, ...]:
+    """Our addresses for anybody: one that means "every interface" becomes one for each address of `interfaces` that others could use."""
+    usable = [ip for ip in map(_ip, sorted(interfaces)) if ip is not None and not (ip.is_loopback or ip.is_link_local)]
+    found: list[str] = []
+    for text in listening:
+        address = _address(text)
+        if address is None or (every := _ip(address.host)) is None or not every.is_unspecified:
+            found.append(text)
+        else:
+            rest = text.removeprefix("/").split("/", 2)[2]
+            found.extend(f"/ip{ip.version}/{ip}/{rest}" for ip in usable if every.version == 6 or ip.version == 4)
     return tuple(found)
 
 

@@ -1,6 +1,8 @@
 """Settings of the peer-to-peer side: where we listen, what we tell others, how much may be under way."""
 
 import ipaddress
+import re
+from typing import Final
 
 import attrs
 
@@ -8,6 +10,8 @@ from fsn.core.errors import ConfigError
 from fsn.p2p.transport.addresses import is_peer_address
 
 __all__ = ["P2pConfig"]
+
+_NETWORK: Final = re.compile(r"[a-z0-9-]{1,32}")
 
 
 @attrs.frozen
@@ -24,6 +28,8 @@ class P2pConfig:
     """The UDP port for QUIC; not given: the number of the TCP port when it is free for UDP, else any free one. 0 takes any free one."""
     announce: tuple[str, ...] = ()
     """Multiaddresses told to others in place of those we listen on, e.g. `/dns4/a.org/tcp/4001` and `/dns4/a.org/udp/4001/quic-v1`."""
+    network: str = "main"
+    """The network's name, the same in all its coordinators and nodes: peers of other networks are not found, nor do they find us."""
     max_peers: int = 1000
     """Peers wanted at most. Twice as many connections are accepted, for a peer may reconnect before its old one is given up."""
     dial_timeout_seconds: float = 10.0
@@ -40,6 +46,9 @@ class P2pConfig:
 
     def _mistakes(self) -> list[str]:
         return [
+            ""
+            if _NETWORK.fullmatch(self.network)
+            else f"network must be 1..32 of a-z, 0-9 and -; got {self.network!r}",
             "" if _is_ip(self.listen_host) else f"listen_host must be an IP address; got {self.listen_host!r}",
             "" if 0 <= self.tcp_port <= 65535 else f"tcp_port must be 0..65535; got {self.tcp_port}",
             "" if 0 <= (self.quic_port or 0) <= 65535 else f"quic_port must be 0..65535; got {self.quic_port}",

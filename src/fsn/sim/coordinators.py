@@ -9,8 +9,9 @@ import trio
 
 from fsn.coord.database.pool import Pool, PoolConfig
 from fsn.coord.database.stepping_driver import Connector
-from fsn.coord.services import Secrets, Services, ServicesConfig, open_services
+from fsn.coord.services import InDht, Secrets, Services, ServicesConfig, open_services
 from fsn.core.errors import Unavailable
+from fsn.p2p.config import P2pConfig
 from fsn.p2p.transport.memory import MemoryNetwork, Place
 from fsn.runtime.clock import Clock
 from fsn.runtime.groups import sole_error
@@ -143,6 +144,7 @@ class SimCoordinator:
                 self._secrets,
                 self.config,
                 announced=lambda: tuple(transport.addresses),
+                in_dht=InDht(self.identity, P2pConfig().network, lambda: tuple(transport.addresses)),
                 clock=self._wall(lambda: self.clock_skew_seconds),
                 random_bytes=Random(self._rng.getrandbits(64)).randbytes,  # noqa: S311 - repeatable on purpose
                 chance=Random(self._rng.getrandbits(64)),  # noqa: S311

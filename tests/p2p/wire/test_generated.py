@@ -13,6 +13,7 @@ from fsn.p2p.wire import storage_pb2
 
 WIRE = Path(storage_pb2.__file__).parent
 SOURCE = WIRE.parents[2]
+PROTOS = ("storage.proto", "discovery.proto")
 MYPY_PROTOBUF = "5.1.0"  # wrote the committed .pyi; other versions write other stubs for the same file
 
 
@@ -20,7 +21,7 @@ def generate(folder: Path) -> None:
     # `make proto` is this command with the source folder for `folder`.
     plugin = Path(sys.executable).parent / "protoc-gen-mypy"
     command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{SOURCE}", f"--plugin=protoc-gen-mypy={plugin}"]
-    command += [f"--python_out={folder}", f"--mypy_out=quiet:{folder}", str(WIRE / "storage.proto")]
+    command += [f"--python_out={folder}", f"--mypy_out=quiet:{folder}", *(str(WIRE / name) for name in PROTOS)]
     subprocess.run(command, check=True, timeout=60)
 
 
@@ -46,5 +47,5 @@ def test_generated_code_is_current(tmp_path: Path) -> None:
     if protoc_version() != stamp[1]:
         pytest.skip(f"needs the protoc that wrote the committed files, {stamp[1]}; found {protoc_version()}")
     generate(tmp_path)
-    for name in ("storage_pb2.py", "storage_pb2.pyi"):
+    for name in (proto.replace(".proto", suffix) for proto in PROTOS for suffix in ("_pb2.py", "_pb2.pyi")):
         assert (tmp_path / "fsn/p2p/wire" / name).read_text() == (WIRE / name).read_text()

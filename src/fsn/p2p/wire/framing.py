@@ -40,7 +40,8 @@ class FrameDecoder:
     After a `ProtocolViolation` the stream has lost its frame borders, and the decoder is good for nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int = MAX_FRAME_BYTES) -> None:
+        self._max_bytes = max_bytes
         self._header = bytearray()
         self._size_bytes = 0  # of the frame being read; 0 while its header is
         self._frame = bytearray()
@@ -48,7 +49,7 @@ class FrameDecoder:
     def feed(self, piece: bytes | bytearray | memoryview) -> list[bytes | bytearray | memoryview]:
         """Take the next bytes, any number of them; returns the frames that are whole now, in order.
 
-        Raises `ProtocolViolation` for a length of 0, above 1 MiB, or not encoded in as few bytes as possible; frames
+        Raises `ProtocolViolation` for a length of 0, above the most allowed, or not encoded in as few bytes as possible; frames
         before it in the same piece are lost then, as the stream is.
         """
         frames: list[bytes | bytearray | memoryview] = []
@@ -74,7 +75,7 @@ class FrameDecoder:
         for position, byte in enumerate(rest[: _MAX_HEADER_BYTES - len(self._header)], start=1):
             self._header.append(byte)
             if byte < 0x80:
-                self._size_bytes = _checked_size(self._header)
+                self._size_bytes = _checked_size(self._header, self._max_bytes)
                 self._header.clear()
                 return rest[position:]
         if len(self._header) == _MAX_HEADER_BYTES:
@@ -95,10 +96,10 @@ def _whole(frame: memoryview) -> bytes | memoryview:
     return frame if len(frame) >= _WORTH_A_VIEW_BYTES else bytes(frame)
 
 
-def _checked_size(header: bytearray) -> int:
+def _checked_size(header: bytearray, max_bytes: int) -> int:
     size_bytes = sum((byte & 0x7F) << 7 * place for place, byte in enumerate(header))
     if len(header) > 1 and header[-1] == 0:
         raise ProtocolViolation(f"a frame's length takes as few bytes as possible; got {header.hex()} for {size_bytes}")
-    if not 1 <= size_bytes <= MAX_FRAME_BYTES:
-        raise ProtocolViolation(f"a frame has 1..{MAX_FRAME_BYTES} bytes; got a length of {size_bytes}")
+    if not 1 <= size_bytes <= max_bytes:
+        raise ProtocolViolation(f"a frame has 1..{max_bytes} bytes; got a length of {size_bytes}")
     return size_bytes

@@ -71,6 +71,17 @@ class ReachabilityStatus(msgspec.Struct, frozen=True):
     dials: tuple[DialStatus, ...]
 
 
+class DhtStatus(msgspec.Struct, frozen=True):
+    """This node in the DHT: peers that answered there, records kept for coordinators, the addresses that it published (none unless it is
+    reachable directly), and when the DHT last led to a coordinator that had moved."""
+
+    network: str
+    peers: int
+    records: int
+    published: tuple[str, ...]
+    coordinator_found_at: datetime | None
+
+
 class RecoveryStatus(msgspec.Struct, frozen=True):
     """What the last start found; `lost_total` counts over all starts, `index_rebuilt`: the index was damaged and made anew."""
 
@@ -101,6 +112,7 @@ class Status(msgspec.Struct, frozen=True):
     counted: Counted
     p2p_addresses: tuple[str, ...]
     reachability: ReachabilityStatus
+    dht: DhtStatus
     coordinators: tuple[CoordinatorStatus, ...]
     recovery: RecoveryStatus
 
@@ -214,6 +226,7 @@ def status_of(node: NodeServices) -> Status:
         counted=counted_of(node),
         p2p_addresses=tuple(node.transport.addresses),
         reachability=_reachability(node),
+        dht=_dht(node),
         coordinators=_coordinators(node),
         recovery=RecoveryStatus(**attrs.asdict(recovery)),
     )
@@ -231,6 +244,17 @@ def _reachability(node: NodeServices) -> ReachabilityStatus:
             for each in told
             for result in each.results
         ),
+    )
+
+
+def _dht(node: NodeServices) -> DhtStatus:
+    discovery = node.discovering.discovery
+    return DhtStatus(
+        network=node.config.p2p.network,
+        peers=len(discovery.table),
+        records=len(discovery.store),
+        published=discovery.published.addresses if discovery.published else (),
+        coordinator_found_at=node.discovering.found_at,
     )
 
 

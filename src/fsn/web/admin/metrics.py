@@ -52,6 +52,11 @@ READINGS: Sequence[Reading[NodeServices]] = (
         label="transport",
     ),
     Reading(
+        "fsn_node_dht_peers",
+        "Peers of the DHT that answered and are remembered.",
+        lambda node: len(node.discovering.discovery.table),
+    ),
+    Reading(
         "fsn_node_reachability",
         "1 for how others get to this node now (direct, own_connection, untested, none), 0 for the other ways.",
         lambda node: {reach.value: float(reach == node.reachability.verdict.reach) for reach in Reach},

@@ -40,6 +40,16 @@ READINGS: Sequence[Reading[Services]] = (
         label="transport",
     ),
     Reading(
+        "fsn_dht_peers",
+        "Peers of the DHT (nodes reached by a dial-back, other coordinators) that are remembered here.",
+        lambda services: len(services.discovery.table) if services.discovery else 0,
+    ),
+    Reading(
+        "fsn_dht_records",
+        "Peer records kept for others.",
+        lambda services: len(services.discovery.store) if services.discovery else 0,
+    ),
+    Reading(
         "fsn_upload_window_bytes",
         "Plaintext in flight in all uploads (`[upload] total_window_bytes` is the limit).",
         lambda services: services.window.taken_bytes,

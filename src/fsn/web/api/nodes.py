@@ -105,6 +105,7 @@ class RegisteredView(msgspec.Struct):
     node_id: UUID
     api_key: str
     coordinator: CoordinatorView
+    network: str
 
 
 def declare_nodes(api: Operations, services: Services, addresses: Addresses) -> None:
@@ -152,7 +153,10 @@ def declare_nodes(api: Operations, services: Services, addresses: Addresses) -> 
         registered = await registrar.register(_application(services, body))
         found = addresses(current_request().host)
         return RegisteredView(
-            registered.node, registered.api_key, CoordinatorView(services.transport.peer, list(found))
+            registered.node,
+            registered.api_key,
+            CoordinatorView(services.transport.peer, list(found)),
+            services.network,
         )
 
 

@@ -1,0 +1,190 @@
+"""A node in the DHT: it looks for coordinators that do not answer any more, and remembers whom it has met."""
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import attrs
+import structlog
+import trio
+
+from fsn.core.errors import ConfigError
+from fsn.core.ids import PeerId
+from fsn.node.contacts import MOST_NODES, Contacts, Peer, load_contacts, save_contacts
+from fsn.node.reachability import Reachability
+from fsn.node.reporting import Link, Reporting
+from fsn.p2p.discovery.records import PeerRecord
+from fsn.p2p.discovery.service import Discovery, DiscoveryPart
+from fsn.p2p.transport.base import Transport
+from fsn.p2p.wire.limits import MAX_ADDRESSES
+from fsn.p2p.wire.messages import Contact
+from fsn.runtime.clock import Clock
+from fsn.runtime.identity import Identity
+from fsn.runtime.supervise import Bell, Rest
+from fsn.runtime.threads import run_in_thread
+
+__all__ = ["Discovering", "open_discovering"]
+
+log = structlog.get_logger()
+
+SEEK_AFTER_SECONDS: Final = 20.0
+"""A coordinator that has not answered for so long may have moved."""
+SEEK_SECONDS: Final = 20.0
+"""From one search to the next, and twice as long after each that found nothing, up to:"""
+LONGEST_SEEK_SECONDS: Final = 600.0
+REFRESH_SECONDS: Final = 1800.0
+"""From one look for neighbours (and publication, if we can be reached) to the next."""
+MET_SECONDS: Final = timedelta(hours=12)
+"""How stale `met_at` may be in the file."""
+MOST_RECORDS: Final = 256
+
+
+def open_discovering(
+    transport: Transport,
+    identity: Identity,
+    network: str,
+    *,
+    reporting: Reporting,
+    reachability: Reachability,
+    folder: Path,
+    clock: Clock,
+) -> "Discovering":
+    """The node's place in the DHT; coordinators that it met in earlier lives are among those reported to from now on.
+
+    Records are kept for coordinators of ours only: of other nodes we know nothing that would tell them from strangers.
+    """
+    before = load_contacts(folder, clock())
+    for met in before.coordinators:
+        if not reporting.knows(PeerId(met.peer_id)):
+            reporting.add(met.contact)
+
+    async def may_store(peer: PeerId) -> bool:
+        return reporting.knows(peer)
+
+    def start() -> tuple[Contact, ...]:
+        return tuple(link.contact for link in reporting.links)
+
+    part = DiscoveryPart(
+        role="node",
+        start=start,
+        addresses=lambda: reachability.verdict.addresses,
+        may_store=may_store,
+        keeps=reporting.knows,
+        note_record=lambda record: discovering.take(record),
+        most_records=MOST_RECORDS,
+    )
+    discovery = Discovery(transport, identity, network, part, clock)
+    for met in before.nodes:
+        discovery.learn(PeerId(met.peer_id), met.addresses)
+    discovering = Discovering(discovery, reporting, folder, clock, before)
+    return discovering
+
+
+@attrs.define
+class _Search:
+    """When a coordinator is looked for next, and how long to wait after that."""
+
+    at: float
+    pause_seconds: float = SEEK_SECONDS
+
+
+@attrs.define(eq=False)
+class Discovering:
+    """Looks for lost coordinators, refreshes the routing table, publishes us if we can be reached, and saves whom we met."""
+
+    discovery: Discovery
+    reporting: Reporting
+    folder: Path
+    clock: Clock
+    saved: Contacts
+    name: str = "discovering"
+    found_at: datetime | None = None
+    """When the DHT last led to a coordinator that was lost."""
+    _bell: Bell = attrs.field(factory=Bell)
+    _refresh_at: float | None = None
+    _searches: dict[PeerId, _Search] = attrs.field(factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        self.reporting.on_lost = self._bell.ring
+
+    async def step(self) -> Rest:
+        """Everything that is due now."""
+        for link in self.reporting.links:
+            if self._is_due(link):
+                await self._seek(link)
+        is_refresh_due = self._refresh_at is None or trio.current_time() >= self._refresh_at
+        if is_refresh_due and any(link.is_connected for link in self.reporting.links):
+            await self.discovery.refresh()
+            await self.discovery.publish()
+            self._refresh_at = trio.current_time() + REFRESH_SECONDS
+        await self._save()
+        return Rest(self._rest_seconds(), self._bell)
+
+    def _rest_seconds(self) -> float:
+        """Until the next search, refresh or first connection, whichever comes first."""
+        now = trio.current_time()
+        refresh_at = self._refresh_at if self._refresh_at is not None else now + SEEK_SECONDS
+        return max(1.0, min([refresh_at, *(search.at for search in self._searches.values())]) - now)
+
+    def take(self, record: PeerRecord) -> None:
+        """A coordinator of ours says where it is: dial it there, before the places known so far."""
+        link = next((link for link in self.reporting.links if link.contact.peer == record.peer), None)
+        if link is None or record.role != "coordinator" or link.is_connected:
+            return
+        known = link.contact.addresses
+        if record.addresses != known[: len(record.addresses)]:
+            log.info("coordinator_found", coordinator=record.peer, addresses=record.addresses)
+            self.found_at = self.clock()
+            addresses = tuple(dict.fromkeys((*record.addresses, *known)))[:MAX_ADDRESSES]
+            self.reporting.add(Contact(record.peer, addresses))
+            self.reporting.hurry()
+
+    def _is_due(self, link: Link) -> bool:
+        peer, now = link.contact.peer, trio.current_time()
+        if link.is_connected:
+            self._searches.pop(peer, None)
+            return False
+        search = self._searches.setdefault(peer, _Search(max(now, link.lost_at + SEEK_AFTER_SECONDS)))
+        return now >= search.at
+
+    async def _seek(self, link: Link) -> None:
+        search = self._searches[link.contact.peer]
+        record = await self.discovery.find(link.contact.peer)
+        if record is not None:
+            self.take(record)
+        search.at = trio.current_time() + search.pause_seconds
+        search.pause_seconds = min(2 * search.pause_seconds, LONGEST_SEEK_SECONDS)
+
+    async def _save(self) -> None:
+        """Written when something changed that a next start would miss."""
+        contacts = Contacts(self._coordinators(), self._nodes())
+        if _essence(contacts) == _essence(self.saved) and not self._is_stale(contacts):
+            return
+        try:
+            await run_in_thread(save_contacts, self.folder, contacts)
+            self.saved = contacts
+        except ConfigError as error:
+            log.warning("contacts_not_saved", reason=str(error))
+
+    def _is_stale(self, contacts: Contacts) -> bool:
+        before = {peer.peer_id: peer.met_at for peer in self.saved.coordinators}
+        return any(peer.met_at - before[peer.peer_id] > MET_SECONDS for peer in contacts.coordinators)
+
+    def _coordinators(self) -> tuple[Peer, ...]:
+        """Those that we have been connected to, in this life or another."""
+        met = {peer.peer_id: peer.met_at for peer in self.saved.coordinators}
+        now = self.clock()
+        times = ((link, now if link.is_connected else met.get(link.contact.peer)) for link in self.reporting.links)
+        return tuple(Peer(link.contact.peer, link.contact.addresses, at) for link, at in times if at is not None)
+
+    def _nodes(self) -> tuple[Peer, ...]:
+        """Peers that answered in the DHT now; those of an earlier life as long as there are none."""
+        now = self.clock()
+        found = self.discovery.table.closest(0, MOST_NODES)
+        fresh = tuple(Peer(each.peer, each.addresses, now) for each in found if not self.reporting.knows(each.peer))
+        return fresh or self.saved.nodes
+
+
+def _essence(contacts: Contacts) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Without times."""
+    return tuple((peer.peer_id, peer.addresses) for peer in (*contacts.coordinators, *contacts.nodes))

@@ -49,15 +49,21 @@ class Network:
         await self.lab.up()
         await self.join()
 
-    async def join(self) -> None:
-        """Start all processes: when it returns, all nodes are online and the user is logged in."""
+    async def join(self, *, last: StorageNode | None = None) -> None:
+        """Start all processes: when it returns, all nodes are online and the user is logged in. `last` is left for `join_node`."""
         await self.coordinator.start()
         self.user.url = self._url()
+        early = [node for node in self.nodes if node is not last]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.user.register)
-            for node in self.nodes:
-                nursery.start_soon(self._join, node)
-        await self.wait_online(len(self.nodes))
+            for node in early:
+                nursery.start_soon(self.join_node, node)
+        await self.wait_online(len(early))
+
+    async def join_node(self, node: StorageNode) -> None:
+        """Register a node and start it."""
+        await node.init(self.user.url)
+        await node.start()
 
     async def move_coordinator(self) -> None:
         """Another address in the coordinator's network; its name, if it has one, and its user follow."""
@@ -70,10 +76,6 @@ class Network:
             return self.coordinator.url
         full = self.lab.names.point(self._name, self.coordinator.host.address)
         return self.coordinator.url.replace(self.coordinator.host.address, full)
-
-    async def _join(self, node: StorageNode) -> None:
-        await node.init(self.user.url)
-        await node.start()
 
     async def wait_online(self, wanted: int, *, within_seconds: float = JOIN_SECONDS) -> float:
         """Until the coordinator counts exactly so many nodes as there; the seconds that took."""
@@ -112,6 +114,21 @@ class Network:
             return await node.status() is not None and not await node.is_connected()
 
         return await self.wait_until(f"{node.name} has lost its coordinator", is_so, within_seconds=within_seconds)
+
+    async def wait_noticed(self, node: StorageNode) -> tuple[float, float]:
+        """Until the only node and the coordinator have lost each other; the seconds that took on either side."""
+        seconds = {}
+
+        async def ask_node() -> None:
+            seconds["node"] = await self.wait_lost(node, within_seconds=60.0)
+
+        async def ask_coordinator() -> None:
+            seconds["coordinator"] = await self.wait_online(len(self.nodes) - 1, within_seconds=60.0)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask_node)
+            nursery.start_soon(ask_coordinator)
+        return seconds["node"], seconds["coordinator"]
 
     async def wait_reach(self, name: str, wanted: str) -> None:
         """Until the node of that name says of itself that it is reached so ("direct", "own_connection", "none")."""

@@ -73,9 +73,9 @@ class Router(Machine):
         self.memory = memory
         await trio.to_thread.run_sync(self.apply)
 
-    async def flows(self) -> list[str]:
-        """What it keeps track of, a line each."""
-        return await self.in_thread(conntrack.mappings)
+    async def flows(self) -> list[conntrack.Flow]:
+        """What it keeps track of."""
+        return await self.in_thread(conntrack.flows)
 
     def apply(self) -> None:
         """Load rules and timeouts; blocks."""

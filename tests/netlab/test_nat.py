@@ -105,7 +105,10 @@ async def test_a_reboot_forgets_flows(lab: Lab) -> None:
     await lab.up()
     with await listener(outside):
         assert await reaches(inside, outside.address)
-        assert await router.flows() != []
+        (flow,) = await router.flows()
+        assert flow.protocol == socket.IPPROTO_TCP
+        assert (flow.source[0], flow.target) == (inside.address, (outside.address, 9000))
+        assert flow.outside[0] == router.address
         await router.reboot()
         assert await router.flows() == []
 

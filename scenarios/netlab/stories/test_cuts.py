@@ -3,7 +3,6 @@
 import pytest
 import trio
 
-from scenarios.netlab.daemons import StorageNode
 from scenarios.netlab.lab import Lab
 from scenarios.netlab.links import Link
 from scenarios.netlab.nat import NatKind
@@ -37,7 +36,7 @@ async def test_a_slow_link_is_not_taken_for_a_cut(lab: Lab) -> None:
     network = Network(lab)
     node = network.add_node("attic", link=Link(delay_seconds=0.05))
     await network.start()
-    stored = await network.user.put(4_000_000, replicas=1)
+    stored = await network.user.put(1_500_000, replicas=1)
     await lab.change_link(node.host, rate_bits=1e6, queue_seconds=3.0)
     began = trio.current_time()
     await network.user.check(stored)
@@ -52,7 +51,7 @@ async def _cut_and_heal(lab: Lab, kind: NatKind, *, seconds: float) -> None:
     await network.start()
     began = trio.current_time()
     await node.host.cut()
-    noticed = await _both_notice(network, node)
+    noticed = await network.wait_noticed(node)
     await trio.sleep_until(began + seconds)
     await node.host.heal()
     back = await network.wait_connected(node)
@@ -61,19 +60,3 @@ async def _cut_and_heal(lab: Lab, kind: NatKind, *, seconds: float) -> None:
     print(figures)
     assert max(noticed) <= NOTICED_SECONDS, figures
     assert back <= REDIALLED_SECONDS + WORK_SECONDS, figures
-
-
-async def _both_notice(network: Network, node: StorageNode) -> tuple[float, float]:
-    """The seconds after which the node and the coordinator know."""
-    seconds = {}
-
-    async def ask_node() -> None:
-        seconds["node"] = await network.wait_lost(node, within_seconds=60.0)
-
-    async def ask_coordinator() -> None:
-        seconds["coordinator"] = await network.wait_online(0, within_seconds=60.0)
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(ask_node)
-        nursery.start_soon(ask_coordinator)
-    return seconds["node"], seconds["coordinator"]

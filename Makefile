@@ -7,7 +7,8 @@
 #   make lint        format, lint, types, import contracts
 #   make format      mend the format and what lint can mend
 #   make bench       the benchmarks: they print ratios and CPU seconds, and are never part of the tests  (ARGS=catalogue: the statements)
-#   make scenarios   stories of real processes that fail, on this machine and in network namespaces with NAT
+#   make scenarios   all stories: simulated ones and random lives of a month in virtual time (LIVES=100 JOBS=2), then those of real processes
+#                    that fail, on this machine and in network namespaces with NAT
 #   make netlab      of those in network namespaces the two quick ones, and the tests of the laboratory itself; part of make test
 #   make docs        write the generated reference pages again
 #   make proto       generate the protobuf module again from storage.proto
@@ -19,6 +20,8 @@ ARGS ?=
 # Processes that share the tests, each with a PostgreSQL of its own; `make test WORKERS=0` runs all in one, as a debugger wants it.
 WORKERS ?= auto
 FUZZ_EXAMPLES ?= 5000
+LIVES ?= 100
+JOBS ?= 2
 # In fresh namespaces, where nothing else can be reached. Ends with 77 and a reason where the kernel or a container refuses those.
 NETLAB := $(BIN)/python -m scenarios.netlab $(BIN)/python -m pytest scenarios/netlab/stories tests/netlab -n 2
 
@@ -67,7 +70,8 @@ bench: setup
 	$(BIN)/python -m bench $(ARGS)
 
 scenarios: setup
-	$(BIN)/pytest -m slow tests/faults $(ARGS)
+	$(BIN)/python -m scenarios --lives $(LIVES) --jobs $(JOBS)
+	$(BIN)/pytest -m slow tests/faults tests/scenarios tests/sim $(ARGS)
 	@sh tools/netlab.sh || true
 	$(NETLAB) -m netns -rP || [ $$? = 77 ]
 

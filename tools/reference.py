@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script, tools/ it
 from tools.http_reference import http_page
 from tools.markdown import one_line, row, summary
 from tools.observability import logs_page, metrics_page
+from tools.scenario_reference import scenarios_page
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"
@@ -58,6 +59,7 @@ def pages() -> dict[Path, str]:
         "errors.md": errors_page,
         "metrics.md": metrics_page,
         "logs.md": logs_page,
+        "scenarios.md": lambda: scenarios_page(_kind, _value),
     }
     return {REFERENCE / name: "\n".join((_GENERATED, *make())) + "\n" for name, make in makers.items()}
 

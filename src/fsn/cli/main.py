@@ -38,6 +38,7 @@ _COMMANDS: Mapping[str, _Place] = {
     "balance": _Place("fsn.cli.accounts", "balance", "Show your credits."),
     "quote": _Place("fsn.cli.accounts", "quote", "Show what storing so many bytes costs."),
     "demo": _Place("fsn.cli.demo", "demo", "Run a whole network on this machine."),
+    "scenario": _Place("fsn.cli.scenario", "scenario", "Play stories of simulated networks."),
     "coordinator": _Place("fsn.cli.coordinator", "coordinator", "Run and administer a coordinator."),
     "node": _Place("fsn.cli.node", "node", "Run and administer a storage node."),
 }

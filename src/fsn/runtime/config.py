@@ -10,7 +10,7 @@ import attrs
 from fsn.core.errors import ConfigError, FsnError
 from fsn.runtime.settings import ByteSize, alternatives, structured, toml_value
 
-__all__ = ["ByteSize", "Setting", "config_as_toml", "load_config", "settings"]
+__all__ = ["ByteSize", "Setting", "built_section", "config_as_toml", "load_config", "read_toml", "settings"]
 
 ENVIRONMENT_PREFIX = "FSN_"
 T = TypeVar("T")
@@ -43,7 +43,7 @@ def load_config(
     Environment variables are `FSN_` + the key in capitals with `__` for the dot; a list may be TOML or text separated by commas. Raises
     `ConfigError` that lists every mistake, and holds them as `facts["mistakes"]`.
     """
-    tree = _read_toml(file) if file is not None else {}
+    tree = read_toml(file) if file is not None else {}
     known = {setting.environment_variable: setting for setting in settings(cls)}
     for name, text in sorted((environment or {}).items()):
         if name in known:
@@ -80,7 +80,14 @@ def config_as_toml(config: Any) -> str:
     return "\n".join(lines).strip() + "\n"
 
 
-def _read_toml(file: Path) -> dict[str, Any]:
+def built_section(cls: type[T], tree: object, key: str, mistakes: list[str], default: T | None = None) -> T | None:
+    """An instance of `cls` from a table that stands at `key` of a file; None when there are mistakes in it, which are appended, each
+    with its key. What the table does not say is as in `default`, else as the class says."""
+    return _built(cls, tree, f"{key}." if key else "", default, mistakes)
+
+
+def read_toml(file: Path) -> dict[str, Any]:
+    """A file's tables. Raises ConfigError when it cannot be read or is no TOML."""
     try:
         return tomllib.loads(file.read_text("utf-8-sig"))  # some editors begin a file with a byte order mark
     except FileNotFoundError as error:

@@ -52,6 +52,11 @@ class SimCoordinator:
         return self._services is not None
 
     @property
+    def is_serving(self) -> bool:
+        """Whether it runs and reaches the database."""
+        return self.is_running and not self._connector.is_cut
+
+    @property
     def services(self) -> Services:
         """The real services. Raises Unavailable when it does not run."""
         if self._services is None:

@@ -28,7 +28,7 @@ from fsn.sim.clock import VirtualClock, current_clock, deterministic_scheduling
 from fsn.sim.coordinators import SimCoordinator
 from fsn.sim.disks import Disk
 from fsn.sim.nodes import SimNode, address_of
-from fsn.sim.timeline import Timeline
+from fsn.sim.timeline import Event, Timeline
 from fsn.sim.users import SimUser
 
 __all__ = ["Network", "default_config", "simulate"]
@@ -95,6 +95,8 @@ class Network:
         self.nodes: list[SimNode] = []
         self.coordinators: list[SimCoordinator] = []
         self.users: list[SimUser] = []
+        self.listeners: list[Callable[[Event], None]] = []
+        """Told of each event as it happens."""
         self._wanted = (coordinators, nodes)
         self._given_dsn = dsn
         self._shortest_rest_seconds = shortest_rest_seconds
@@ -103,7 +105,7 @@ class Network:
 
     async def __aenter__(self) -> Self:
         self.clock = current_clock()
-        self.timeline = Timeline(self.clock.current_time)
+        self.timeline = Timeline(self.clock.current_time, self.listeners)
         async with AsyncExitStack() as stack:
             server = self._given_dsn or stack.enter_context(scratch_server())
             self.dsn = stack.enter_context(scratch_database(server))
@@ -148,8 +150,8 @@ class Network:
 
     @property
     def coordinator(self) -> SimCoordinator:
-        """The first coordinator that runs, else the first."""
-        return next((each for each in self.coordinators if each.is_running), self.coordinators[0])
+        """The first coordinator that serves, else the first."""
+        return next((each for each in self.coordinators if each.is_serving), self.coordinators[0])
 
     async def add_coordinator(self) -> SimCoordinator:
         """Start another coordinator over the same database."""

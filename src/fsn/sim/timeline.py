@@ -1,6 +1,6 @@
 """What happened in a simulation, in order: what was done to it, and what the product logged."""
 
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
@@ -36,12 +36,11 @@ class Event:
 
 
 class Timeline:
-    """Events in the order in which they happened. `now` is asked for the time of each."""
+    """Events in the order in which they happened. `now` is asked for the time of each; `listeners` are told of each."""
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    def __init__(self, now: Callable[[], float], listeners: Sequence[Callable[[Event], None]] = ()) -> None:
         self.events: list[Event] = []
-        self.listeners: list[Callable[[Event], None]] = []
-        """Told of each event as it happens."""
+        self._listeners = listeners
         self._now = now
         self._names: dict[str, str] = {}
 
@@ -54,7 +53,7 @@ class Timeline:
         shown = tuple(sorted((key, self._shown(value)) for key, value in facts.items()))
         event = Event(self._now(), who, what, shown)
         self.events.append(event)
-        for listener in self.listeners:
+        for listener in self._listeners:
             listener(event)
 
     def digest(self) -> str:

@@ -76,10 +76,10 @@ class SimUser:
     def _coordinator(self, via: SimCoordinator | None) -> SimCoordinator:
         if via is not None:
             return via
-        running = [coordinator for coordinator in self._coordinators() if coordinator.is_running]
-        if not running:
-            raise Unavailable("no coordinator runs")
-        return running[0]
+        serving = [coordinator for coordinator in self._coordinators() if coordinator.is_serving]
+        if not serving:
+            raise Unavailable("no coordinator is there, or none reaches the database")
+        return serving[0]
 
 
 async def _pieces(data: bytes) -> AsyncIterator[bytes]:

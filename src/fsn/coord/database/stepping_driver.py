@@ -133,12 +133,13 @@ class Connector:
     def __init__(self, driver: SteppingDriver) -> None:
         self._driver = driver
         self._connections: list[SteppingConnection] = []
-        self._is_cut = False
+        self.is_cut = False
+        """Whether the database cannot be reached."""
 
     async def __call__(self, conninfo: str, /, *, autocommit: bool, prepare_threshold: int | None) -> Connection:
         """See `base.Connect`."""
         await trio.lowlevel.checkpoint()
-        if self._is_cut:
+        if self.is_cut:
             raise errors.OperationalError("the database cannot be reached")
         connection = await SteppingConnection.connect(
             conninfo, autocommit=autocommit, prepare_threshold=prepare_threshold
@@ -149,14 +150,14 @@ class Connector:
 
     def cut(self) -> None:
         """As the end of the process would: all connections close, what they had begun is rolled back. No new ones until `mend`."""
-        self._is_cut = True
+        self.is_cut = True
         for connection in self._connections:
             connection.abandon()
         self._driver.settle()
 
     def mend(self) -> None:
         """The database can be reached again."""
-        self._is_cut = False
+        self.is_cut = False
 
 
 class SteppingConnection(TrioConnection):

@@ -26,7 +26,7 @@ class MemoryNetwork:
 
     def __init__(self, rng: Random | None = None) -> None:
         self._transports: dict[PeerId, MemoryTransport] = {}
-        self._connections: dict[Connection, None] = {}
+        self._connections: dict[frozenset[PeerId], Connection] = {}
         self._weather = Weather(rng or Random(0))  # noqa: S311 - weather, not a secret
         self._weather_changed = trio.Event()
 
@@ -59,21 +59,21 @@ class MemoryNetwork:
     def kill(self, peer: PeerId) -> None:
         """Break all connections of a peer and let nobody reach it, as if its process were gone. Again is harmless."""
         transport = self._transports.pop(peer, None)
-        for connection in [each for each in self._connections if peer in each.peers]:
+        for connection in [each for each in self._connections.values() if peer in each.peers]:
             if transport is None or transport in connection.ends:
                 connection.break_off()
 
     def power_off(self, peer: PeerId) -> None:
         """The machine is gone without a word: others notice after `NOTICE_SECONDS`. The same peer may join again."""
         gone = self._transports.pop(peer, None)
-        for connection in [each for each in self._connections if gone in each.ends]:
+        for connection in [each for each in self._connections.values() if gone in each.ends]:
             connection.is_orphan = True
         self.weather()
 
     def readdress(self, peer: PeerId, address: str) -> None:
         """It is somewhere else from now on: its connections are dead, which both ends notice after `NOTICE_SECONDS`."""
         self.place(peer).address = address
-        for connection in [each for each in self._connections if peer in each.peers]:
+        for connection in [each for each in self._connections.values() if peer in each.peers]:
             connection.is_orphan = True
         self.weather()
 
@@ -95,7 +95,7 @@ class MemoryNetwork:
 
     def weather(self) -> None:
         """Look at all connections again: hold those over a way that is silent now, let the others go."""
-        for connection in list(self._connections):
+        for connection in list(self._connections.values()):
             connection.look()
         self._weather_changed.set()
         self._weather_changed = trio.Event()
@@ -104,11 +104,12 @@ class MemoryNetwork:
 
     def connections(self, a: PeerId, b: PeerId) -> list[Connection]:
         """Connections between two peers that nobody has given up: one or none."""
-        return [connection for connection in self._connections if connection.peers == {a, b}]
+        found = self._connections.get(frozenset((a, b)))
+        return [] if found is None else [found]
 
     def connections_of(self, peer: PeerId) -> int:
         """How many connections it has."""
-        return sum(peer in each.peers for each in self._connections)
+        return sum(peer in pair for pair in self._connections)
 
     async def connect(self, dialler: "MemoryTransport", peer: PeerId, addresses: Sequence[str]) -> None:
         """Join two peers. Raises `Unreachable` when no address is one of that peer, or either is gone; a dial into the void lasts."""
@@ -124,7 +125,8 @@ class MemoryNetwork:
             raise Unreachable(f"{peer} did not answer within {DIAL_SECONDS:g} s; tried {list(addresses)}")
         self._check_dial(dialler, peer, addresses)
         if not self.connections(dialler.peer, peer):
-            self._connections[Connection(self._weather, self._forget, (dialler, self._transports[peer]))] = None
+            connection = Connection(self._weather, self._forget, (dialler, self._transports[peer]))
+            self._connections[connection.peers] = connection
 
     def _check_dial(self, dialler: "MemoryTransport", peer: PeerId, addresses: Sequence[str]) -> None:
         is_here = self._transports.get(dialler.peer) is dialler and peer in self._transports and dialler.peer != peer
@@ -151,7 +153,7 @@ class MemoryNetwork:
     def lets_in(self, peer: PeerId) -> bool:
         """Whether a stranger may dial it now."""
         nat = self.place(peer).nat
-        return nat is Nat.OPEN or (nat is Nat.FULL_CONE and any(peer in each.peers for each in self._connections))
+        return nat is Nat.OPEN or (nat is Nat.FULL_CONE and any(peer in pair for pair in self._connections))
 
     def addresses(self, peer: PeerId) -> tuple[str, ...]:
         """Where that peer is found now."""
@@ -172,7 +174,8 @@ class MemoryNetwork:
         return self._transports[peer]
 
     def _forget(self, connection: Connection) -> None:
-        self._connections.pop(connection, None)
+        if self._connections.get(connection.peers) is connection:
+            del self._connections[connection.peers]
 
 
 class MemoryTransport(Transport):

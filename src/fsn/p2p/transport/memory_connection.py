@@ -39,10 +39,10 @@ class Connection:
     """One end is gone without a word."""
     _news: trio.Event = attrs.field(factory=trio.Event)
     _watching: list[End] = attrs.field(factory=list)
+    peers: frozenset[PeerId] = attrs.field(init=False)
 
-    @property
-    def peers(self) -> frozenset[PeerId]:
-        return frozenset(end.peer for end in self.ends)
+    def __attrs_post_init__(self) -> None:
+        self.peers = frozenset(end.peer for end in self.ends)
 
     def pipe(self, sender: PeerId, receiver: PeerId) -> Pipe:
         """A new one from one end to the other."""

@@ -1,0 +1,57 @@
+"""The whole catalogue at a glance, for simulations and tests that compare it with what is really there: no statement for a large one."""
+
+from collections.abc import Sequence
+
+import attrs
+
+from fsn.coord.database.pool import Pool
+from fsn.core.ids import FileId, NodeId, ReplicaId
+
+__all__ = ["CountedReplica", "LedgerState", "counted_replicas", "ledger_state", "node_statuses"]
+
+
+@attrs.frozen
+class CountedReplica:
+    """A replica of a ready file that the catalogue counts as live."""
+
+    replica: ReplicaId
+    file: FileId
+    index: int
+    node: NodeId
+    wanted: int
+    """So many replicas its chunk should have."""
+
+
+@attrs.frozen
+class LedgerState:
+    """What all entries add up to, and how many accounts have a balance that their entries do not explain."""
+
+    total: int
+    unexplained: int
+
+
+async def counted_replicas(db: Pool) -> Sequence[CountedReplica]:
+    """All of them, chunk by chunk."""
+    return await db.fetch_all(
+        """select r.id as replica, r.file_id as file, r.chunk_index as index, r.node_id as node, f.pieces as wanted
+           from replicas r join files f on f.id = r.file_id
+           where r.state = 'live' and f.status = 'ready' order by r.file_id, r.chunk_index, r.number, r.id""",
+        row=CountedReplica,
+    )
+
+
+async def node_statuses(db: Pool) -> dict[NodeId, str]:
+    """How each node stands."""
+    rows = await db.fetch_all("select id, status::text from nodes order by id")
+    return {NodeId(node): status for node, status in rows}
+
+
+async def ledger_state(db: Pool) -> LedgerState:
+    """Double entry keeps both at 0."""
+    row = await db.fetch_one(
+        """select coalesce((select sum(amount) from ledger_entry), 0)::bigint,
+                  (select count(*) from ledger_account a where kind <> 'system' and balance <>
+                      coalesce((select sum(amount) from ledger_entry e where e.account = a.id), 0))"""
+    )
+    assert row is not None
+    return LedgerState(*row)

@@ -1,0 +1,78 @@
+"""What a story expects at a point: each that is not met is a failure."""
+
+import attrs
+from attrs.validators import ge, in_
+
+from fsn.sim.nodes import SimNode
+from fsn.sim.steps import OnNodes, Stage, Step
+from fsn.sim.timeline import Event
+
+__all__ = ["ExpectEvents", "ExpectReplicas", "ExpectStatus"]
+
+
+@attrs.frozen(kw_only=True)
+class ExpectReplicas(Step):
+    """Each chunk of each file has so many replicas: right bytes, on nodes that are there."""
+
+    verb = "expect_replicas"
+    least: int = attrs.field(default=3, validator=ge(0))
+    """No chunk has fewer."""
+    most: int = attrs.field(default=100, validator=ge(0))
+    """No chunk has more."""
+
+    async def perform(self, stage: Stage) -> None:
+        """See `Step.perform`."""
+        counts = [len(chunk.readable) for chunk in await stage.invariants.chunks()]
+        stage.expect(bool(counts), "there are no chunks to count replicas of")
+        stage.expect(
+            min(counts, default=0) >= self.least,
+            f"{self.least} replicas of each chunk; the worst has {min(counts, default=0)}",
+        )
+        stage.expect(
+            max(counts, default=0) <= self.most, f"{self.most} replicas at most; one chunk has {max(counts, default=0)}"
+        )
+
+
+@attrs.frozen(kw_only=True)
+class ExpectEvents(Step):
+    """So many events of a kind have happened so far."""
+
+    verb = "expect_events"
+    what: str
+    """The word, as the timeline shows it, e.g. "node_offline"."""
+    who: str | None = None
+    """Of one member only, e.g. "node3"."""
+    least: int = attrs.field(default=0, validator=ge(0))
+    """No fewer."""
+    most: int = attrs.field(default=10**9, validator=ge(0))
+    """No more."""
+
+    async def perform(self, stage: Stage) -> None:
+        """See `Step.perform`."""
+        found = sum(self._is_meant(event) for event in stage.net.timeline.events)
+        stage.expect(
+            self.least <= found <= self.most, f"{self.what} between {self.least} and {self.most} times; it was {found}"
+        )
+
+    def _is_meant(self, event: Event) -> bool:
+        return event.what == self.what and self.who in (None, event.who)
+
+
+@attrs.frozen(kw_only=True)
+class ExpectStatus(OnNodes):
+    """These nodes have this status in the catalogue."""
+
+    verb = "expect_status"
+    status: str = attrs.field(
+        validator=in_(["joining", "online", "offline", "maintenance", "draining", "left", "disqualified"])
+    )
+    """As the nodes' list shows it."""
+
+    def can_happen_to(self, node: SimNode) -> bool:
+        """See `OnNodes`."""
+        return True
+
+    async def befall(self, node: SimNode, stage: Stage) -> None:
+        """See `OnNodes`."""
+        found = (await stage.invariants.statuses()).get(node.id)
+        stage.expect(found == self.status, f"{node.name} {self.status}; it is {found}")

@@ -12,7 +12,8 @@ CONTENT = bytes(range(256)) * 3000
 """Three chunks."""
 
 
-LAZY = {"heartbeat_seconds": 60, "shortest_rest_seconds": 30}
+LAZY = {"heartbeat_seconds": 300, "shortest_rest_seconds": 120}
+"""What makes hours cheap."""
 
 
 async def test_a_file_survives_a_node(open_network: OpenNetwork, virtual_clock: VirtualClock) -> None:
@@ -28,7 +29,7 @@ async def test_a_file_survives_a_node(open_network: OpenNetwork, virtual_clock: 
 
 async def test_a_deleted_file_leaves_all_disks(open_network: OpenNetwork, virtual_clock: VirtualClock) -> None:
     """Also one that was off when it was deleted."""
-    async with open_network(nodes=3, seed=1) as net:
+    async with open_network(nodes=3, seed=1, **LAZY) as net:
         file = await net.user.put(CONTENT)
         await net.nodes[1].stop()
         await net.user.delete(file)
@@ -96,7 +97,7 @@ async def _story(dsn: str, seed: int) -> Timeline:
         await net.user.delete(files[0])
         for file in files[1:]:
             await net.user.get(file)
-        await net.advance(hours=1)
+        await net.advance(minutes=10)
         net.timeline.note("end", "chunks", **{node.name: len(node.replicas()) for node in net.nodes})
     return net.timeline
 

@@ -14,19 +14,13 @@ from aioquic.quic import events
 
 from fsn.core.errors import ProtocolViolation, Unreachable
 from fsn.core.ids import PeerId
-from fsn.p2p.transport.quic_engine import FIRST_WINDOW_BYTES, MAX_STREAMS, Engine
+from fsn.p2p.transport.quic_engine import MAX_STREAMS, Engine
+from fsn.p2p.transport.quic_flow import Room, Windows
 from fsn.p2p.transport.quic_identity import peer_of
 from fsn.p2p.transport.quic_stream import QuicStream
 
 __all__ = ["PING_EVERY_SECONDS", "SILENCE_SECONDS", "QuicConnection", "SendDatagrams"]
 
-WINDOW_BYTES: Final = 512 * 1024
-"""What a stream may receive ahead of its reader while the connection has bytes left to give."""
-MAX_RECEIVE_BYTES: Final = 8 * 1024 * 1024
-"""Windows beyond the first 64 KiB that all streams of a connection share; when it is spent, a new stream keeps the 64 KiB."""
-SEND_BYTES: Final = 768 * 1024
-"""What is queued or on the way to the peer on all streams of a connection together."""
-STREAM_SEND_BYTES: Final = 256 * 1024
 BACKLOG: Final = 64
 """Inbound streams that nobody has accepted yet; those beyond it are reset."""
 PING_EVERY_SECONDS: Final = 3.0
@@ -56,10 +50,8 @@ class QuicConnection:
         self.on_ids: Callable[[bytes, bool], None] = lambda connection_id, is_ours: None
         self._send_datagrams = send
         self._streams: dict[int, QuicStream] = {}
-        self._windows: dict[int, tuple[int, int]] = {}  # stream id -> size of its window, bytes that its reader took
+        self._windows, self._room = Windows(engine), Room(engine)
         self._to_reset: set[int] = set()
-        self._waiting: dict[QuicStream, trio.Event] = {}
-        self._receive_bytes_left = MAX_RECEIVE_BYTES
         self._next_inbound = 1 if is_initiator else 0
         self._skipped: set[int] = set()
         self._to_backlog, self._backlog = trio.open_memory_channel[QuicStream](BACKLOG)
@@ -196,7 +188,7 @@ class QuicConnection:
                 self._on_event(event)
         if self.engine.is_ending and not self._closing:
             self._end(self.engine.end_reason or "the peer closed the connection")
-        self._wake_senders()
+        self._room.look()
         self._change.set()
         self._wake.set()
 
@@ -291,38 +283,19 @@ class QuicConnection:
             await self._idle.wait()
 
     def _add(self, stream_id: int) -> QuicStream:
-        extra = min(WINDOW_BYTES - FIRST_WINDOW_BYTES, self._receive_bytes_left)
-        self._receive_bytes_left -= extra
-        self._windows[stream_id] = (FIRST_WINDOW_BYTES + extra, 0)
         self._streams[stream_id] = stream = QuicStream(self, stream_id)
-        self.engine.grant(stream_id, FIRST_WINDOW_BYTES + extra)
+        self._windows.open(stream_id)
         return stream
 
     # --- called by streams
 
     def room(self, stream: QuicStream) -> int:
-        """How many bytes are taken of this stream now: by the peer's window, and by our bounds of what is on the way."""
-        room = self._own_room(stream)
-        return min(room, SEND_BYTES - self.engine.unsent_bytes()) if room > 0 else 0
-
-    def _own_room(self, stream: QuicStream) -> int:
-        engine, stream_id = self.engine, stream.stream_id
-        return min(engine.sendable_bytes(stream_id), STREAM_SEND_BYTES - engine.unsent_bytes(stream_id))
+        """How many bytes are taken of this stream now."""
+        return self._room.of(stream)
 
     async def wait_room(self, stream: QuicStream) -> None:
         """Return when there is room for the stream, or it has ended."""
-        self._waiting[stream] = trio.Event()
-        try:
-            await self._waiting[stream].wait()
-        finally:
-            del self._waiting[stream]
-
-    def _wake_senders(self) -> None:
-        if self._waiting:
-            is_room = self.closed.is_set() or self.engine.unsent_bytes() < SEND_BYTES
-            for stream, event in self._waiting.items():
-                if stream.cannot_send or (is_room and self._own_room(stream) > 0):
-                    event.set()
+        await self._room.wait(stream)
 
     async def wait_change(self) -> None:
         """Return when anything has come from the peer, or the connection is gone."""
@@ -338,11 +311,7 @@ class QuicConnection:
 
     def consumed(self, stream: QuicStream, size: int) -> None:
         """Let the peer send as much again, once half of the window was read."""
-        window, taken = self._windows[stream.stream_id]
-        self._windows[stream.stream_id] = (window, taken + size)
-        engine_stream = self.engine.stream(stream.stream_id)
-        if engine_stream is not None and engine_stream.max_stream_data_local - (taken + size) <= window // 2:
-            self.engine.grant(stream.stream_id, taken + size + window)
+        if self._windows.consume(stream.stream_id, size):
             self._wake.set()
 
     def stop(self, stream: QuicStream) -> None:
@@ -366,12 +335,10 @@ class QuicConnection:
 
     def forget(self, stream: QuicStream) -> None:
         """The stream is over."""
-        if (waiting := self._waiting.get(stream)) is not None:
-            waiting.set()
+        self._room.wake(stream)
         if self._streams.pop(stream.stream_id, None) is None:
             return
-        window, _ = self._windows.pop(stream.stream_id)
-        self._receive_bytes_left += window - FIRST_WINDOW_BYTES
+        self._windows.close(stream.stream_id)
         if not self._streams:
             self._idle.set()
 
@@ -407,9 +374,10 @@ class QuicConnection:
             self._say_goodbye(reason if tell is None else tell)
         for stream in list(self._streams.values()):
             stream.on_broken()
+        self._room.look()
         self._to_backlog.close()
         self._to_reset.clear()
-        for event in (self._wake, self._change, self._idle, *self._waiting.values()):
+        for event in (self._wake, self._change, self._idle):
             event.set()
 
     def _say_goodbye(self, reason: str) -> None:

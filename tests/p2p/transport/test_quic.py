@@ -109,6 +109,17 @@ async def test_silent_tcp_is_followed_by_quic_after_the_head_start() -> None:
             assert a.carrier(b.peer) == QUIC
 
 
+async def test_quic_that_got_through_last_time_need_not_wait_long() -> None:
+    """A peer that QUIC reached is dialled by QUIC after half a second, whatever head start TCP has elsewhere."""
+    config = attrs.evolve(LOOPBACK, quic_after_seconds=1000.0, dial_timeout_seconds=1000.0)
+    with trio.fail_after(60), socket.create_server(("127.0.0.1", 0)) as silent:
+        async with open_transport(config) as a, open_ours(Identity.generate()) as b:
+            for tcp in (REFUSED, f"/ip4/127.0.0.1/tcp/{silent.getsockname()[1]}"):
+                await a.connect(b.peer, [tcp, quic_of(b)])
+                assert a.carrier(b.peer) == QUIC
+                await a.disconnect(b.peer)
+
+
 async def test_a_peer_on_quic_comes_back_to_tcp() -> None:
     """TCP is tried again; new streams use it, old ones end in peace, then QUIC is closed. Both sides say that old ones are outdated."""
     config = attrs.evolve(LOOPBACK, tcp_again_seconds=0.3)

@@ -41,6 +41,18 @@ async def test_each_proves_who_it_is(autojump_clock: trio.testing.MockClock) -> 
             assert (wire.client.peer, wire.server.peer) == (b.peer, a.peer)
 
 
+async def test_a_network_that_is_back_is_used_within_a_second(autojump_clock: trio.testing.MockClock) -> None:
+    """Who dials into a dead network goes on knocking."""
+    with trio.fail_after(60):
+        async with open_wire() as wire:
+            wire.cut()
+            await trio.sleep(8.3)
+            wire.lets_up = wire.lets_down = lambda data: True
+            began = trio.current_time()
+            await wire.client.wait_established()
+            assert trio.current_time() - began < 1
+
+
 async def test_a_client_without_a_certificate_is_refused(autojump_clock: trio.testing.MockClock) -> None:
     """The server is given no peer id, so there is no connection; and the client hears why."""
     with trio.fail_after(20):

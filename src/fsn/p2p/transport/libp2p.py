@@ -44,6 +44,8 @@ __all__ = ["open_libp2p_transport"]
 _MAX_HANDSHAKES: Final = 1024
 """Inbound connections that have not proved who they are yet; each has 5 s for it (defect B4). More are closed at once."""
 _CLOSE_SECONDS: Final = 5.0
+_SHORT_HEAD_START_SECONDS: Final = 0.5
+_REMEMBERED_PEERS: Final = 10_000
 _RETIRE_SECONDS: Final = 600.0
 """How long what is under way on QUIC may take once the peer is reached by TCP again."""
 
@@ -124,6 +126,7 @@ class Libp2pTransport(Transport):
         self.quic: QuicSockets | None = None
         self._handshakes = trio.CapacityLimiter(_MAX_HANDSHAKES)
         self._dial_locks: dict[PeerId, trio.Lock] = {}
+        self._reached_by_quic: set[PeerId] = set()
 
     @property
     def peer(self) -> PeerId:
@@ -199,12 +202,24 @@ class Libp2pTransport(Transport):
                 return
             dial = functools.partial(self._dial, peer)
             try:
-                await dial_tcp_first(addresses, dial, quic_after_seconds=self._config.quic_after_seconds)
+                await dial_tcp_first(addresses, dial, quic_after_seconds=self._head_start(peer))
             except Unreachable as error:
                 reasons = str(error) or "none was given"
                 raise Unreachable(f"no address of {peer} answers as that peer; {reasons}") from error
-            best, tcp = self._best(peer), tcp_addresses(addresses)
-            if best is not None and best.carrier == QUIC and tcp:
+            self._note_reached(peer, tcp_addresses(addresses))
+
+    def _head_start(self, peer: PeerId) -> float:
+        """What TCP has before QUIC begins; little where it was QUIC that got through the last time."""
+        longest = self._config.quic_after_seconds
+        return min(longest, _SHORT_HEAD_START_SECONDS) if peer in self._reached_by_quic else longest
+
+    def _note_reached(self, peer: PeerId, tcp: Sequence[str]) -> None:
+        best = self._best(peer)
+        self._reached_by_quic.discard(peer)
+        if best is not None and best.carrier == QUIC:
+            if len(self._reached_by_quic) < _REMEMBERED_PEERS:
+                self._reached_by_quic.add(peer)
+            if tcp:
                 self._nursery.start_soon(self._return_to_tcp, best, peer, tcp)
 
     @asynccontextmanager

@@ -25,7 +25,7 @@ __all__ = ["QuicSockets", "dial_as_stranger", "quic_address"]
 _EVERY_INTERFACE: Final = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}  # noqa: S104 - to dial from
 _RESOLVED_AT_MOST: Final = 4
 _TRY_SECONDS: Final = 3.0
-"""As for TCP (`sockets`): a lost first packet is repeated after 0.3, 0.9, 2.1, 4.5 s; a new try begins anew."""
+"""As for TCP (`sockets`): whoever is at the other end may have begun with a try whose answers were lost."""
 
 OnConnection = Callable[[QuicConnection], Awaitable[None]]
 

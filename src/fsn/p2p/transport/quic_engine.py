@@ -119,6 +119,12 @@ class Engine(QuicConnection):
         super()._initialize(peer_cid)
         self.tls._request_client_certificate = not self._is_client
 
+    def handle_timer(self, now: float) -> None:
+        super().handle_timer(now)
+        if self._is_client and not self._handshake_complete:
+            # A network that is back is used at once only if somebody knocks: twice a second, not after 1, 2, 5 s and more.
+            self._loss._pto_count = min(self._loss._pto_count, 1)
+
     def _payload_received(self, context: QuicReceiveContext, *args: Any, **arguments: Any) -> tuple[bool, bool]:
         self.last_heard = context.time
         return super()._payload_received(context, *args, **arguments)

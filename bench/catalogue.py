@@ -23,8 +23,9 @@ from psycopg.errors import Diagnostic
 
 from bench.catalogue_rows import BIG_CHUNKS, LARGE_CHUNKS, NODES, NOW, OFFLINE, USERS, Shape, fill, named
 from fsn.coord.catalog import ChunkRecord, PlacedReplica, StoredFile, User
-from fsn.coord.database import chunks, files, ledger, nodes, users
+from fsn.coord.database import chunks, dial_backs, files, ledger, nodes, users
 from fsn.coord.database.base import Connection
+from fsn.coord.database.dial_backs import DialedNode
 from fsn.coord.database.driver import TrioConnection
 from fsn.coord.database.embedded import EmbeddedPostgres
 from fsn.coord.database.migrate import migrate
@@ -297,6 +298,14 @@ class Catalogue:
             "nodes: a later page": lambda db, i: nodes.list_nodes(db, NodeId(named("n", i)), 100),
             "heartbeats of 10 nodes": lambda db, i: nodes.record_sightings(db, sightings(10)),
             "heartbeats of 900 nodes": lambda db, i: nodes.record_sightings(db, sightings(900)),
+            "dial-back: what was found of a node": lambda db, i: dial_backs.record_dial_back(
+                db,
+                NodeId(named("n", i % NODES)),
+                DialedNode("direct", "reached", soon),
+                ["/ip4/192.0.2.1/tcp/4001"],
+                tested_by=PeerId("peer0"),
+            ),
+            "dial-back: the 20 nodes reached last": lambda db, i: dial_backs.reached_nodes(db, 20),
             "deleting: what is due, 900 nodes online": lambda db, i: nodes.due_deletions(db, online, NOW, pause, 1000),
             "deleting: what is due, nodes that were away": lambda db, i: nodes.due_deletions(
                 db, [NodeId(named("n", NODES - 1 - n)) for n in range(OFFLINE)], NOW, pause, 1000

@@ -88,6 +88,10 @@ _ROWS: Final[tuple[bytes, ...]] = (
         select md5('n' || i)::uuid, 'peer' || i, sha256(('n' || i)::bytea), 'node ' || i, sha256(('k' || i)::bytea), %(now)s, %(now)s,
                'online', 1::bigint << 40, %(now)s
         from generate_series(0, %(nodes)s - 1) i""",
+    b"""insert into dial_backs (node_id, tested_at, tested_by, reach, outcome, addresses)
+        select md5('n' || i)::uuid, %(now)s - i * interval '1 second', 'peer0',
+               case when i %% 2 = 0 then 'direct' else 'own_connection' end, 'reached', '{/ip4/192.0.2.1/tcp/4001}'
+        from generate_series(0, %(nodes)s - 1) i""",
     b"""create temp table shape as select i as number, md5('f' || i)::uuid as id,
             case when i > %(last)s then 0 when i > %(large)s then 1 when i > 0 then %(large_chunks)s else %(big_chunks)s end as chunks,
             md5('u' || case when i %% 4 = 0 then 0 else i %% %(users)s end)::uuid as user_id

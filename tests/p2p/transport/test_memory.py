@@ -5,10 +5,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 import trio
+import trio.testing
 
 from fsn.core.errors import ConfigError, Unreachable
+from fsn.core.reachability import DialOutcome
 from fsn.p2p.transport.base import Transport
-from fsn.p2p.transport.memory import MemoryNetwork
+from fsn.p2p.transport.memory import MemoryNetwork, Nat
 from fsn.runtime.identity import Identity
 from tests.p2p.transport.contract import ECHO, OpenPair, Pair, TransportContract, assert_echoes, echo, stream_pair
 
@@ -115,3 +117,25 @@ async def test_leaving_breaks_streams() -> None:
                 ours, _ = await stream_pair(Pair(at_a, at_b, trio.lowlevel.checkpoint, None))  # type: ignore[arg-type]
             with pytest.raises(trio.BrokenResourceError):
                 await ours.receive_some()
+
+
+async def test_a_probe_gets_through_where_a_stranger_would(autojump_clock: trio.testing.MockClock) -> None:
+    """Behind a NAT nobody answers, also while the peer has a connection to who dials; a full cone lets in as long as it has one."""
+    network = MemoryNetwork()
+    a, b = Identity.generate().peer, Identity.generate().peer
+    async with network.open_transport(a) as at_a, network.open_transport(b) as at_b:
+        network.place(b).address = "192.0.2.7"
+        await at_b.connect(a, at_a.addresses)
+        (address,) = at_b.addresses
+        for nat, is_reached in (
+            (Nat.RESTRICTED, False),
+            (Nat.SYMMETRIC, False),
+            (Nat.FULL_CONE, True),
+            (Nat.OPEN, True),
+        ):
+            network.place(b).nat = nat
+            with trio.move_on_after(100) as scope:
+                assert (await at_a.probe(b, address)).outcome == DialOutcome.REACHED
+            assert scope.cancelled_caught is not is_reached
+        assert at_a.connected_address(b) == "192.0.2.7"
+        assert at_a.is_connected(b)

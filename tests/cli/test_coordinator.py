@@ -1,7 +1,9 @@
 """`fsn coordinator` where nothing needs to run."""
 
 from pathlib import Path
+from uuid import uuid4
 
+import psycopg
 import pytest
 from click.testing import CliRunner
 
@@ -37,3 +39,31 @@ def test_a_dsn_without_a_password_is_taken(tmp_path: Path) -> None:
     result = CliRunner().invoke(fsn, arguments, prog_name="fsn")
     assert result.exit_code == 0
     assert "# dsn is set" in result.output
+
+
+def test_garbage_is_listed_and_allowed(tmp_path: Path, database_dsn: str) -> None:
+    """What is held is named with its node and numbers; allowing it makes it due, and nothing held is not found."""
+    node = uuid4()
+
+    def run(*arguments: str) -> str:
+        options = ["--data-dir", str(tmp_path), "--dsn", database_dsn]
+        result = CliRunner().invoke(fsn, ["coordinator", "garbage", *arguments, *options], prog_name="fsn")
+        return f"{result.exit_code} {result.output}"
+
+    assert run("list") == "0 nothing is held\n"
+    assert run("allow", str(node)).startswith("4 ")
+    with psycopg.connect(database_dsn, autocommit=True) as db:
+        db.execute(
+            """insert into nodes (id, peer_id, public_key, name, api_key_hash, challenged_at, registered_at, capacity_bytes)
+               values (%s, 'p', sha256('k'), 'attic', 'h', now(), now(), 1)""",
+            [node],
+        )
+        db.execute(
+            """insert into reconciliations (node_id, due_at, garbage_count, agreed_count, held_at)
+               values (%s, 'infinity', 7, 3, '2026-11-01 12:00Z')""",
+            [node],
+        )
+        assert f"{node}  attic  7 replicas of 10  held since 2026-11-01" in run("list")
+        assert run("allow", str(node)).startswith("0 allowed")
+        assert "attic  7 replicas of 10  allowed" in run("list")
+        assert db.execute("select due_at < now() + interval '1 minute' from reconciliations").fetchone() == (True,)

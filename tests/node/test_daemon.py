@@ -4,18 +4,22 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import attrs
 import httpx
 import pytest
 import trio
+from click.testing import CliRunner
 
+from fsn.cli.main import fsn
 from fsn.core.errors import ConfigError, Conflict, PeerRefused, StorageError
 from fsn.core.ids import PeerId, ReplicaId
 from fsn.core.merkle import merkle_root
 from fsn.daemon.node import Node, open_node
 from fsn.node.chunkstore.base import ChunkStore
+from fsn.node.chunkstore.layout import Layout
 from fsn.node.chunkstore.memory import MemoryStore
 from fsn.node.config import AdminConfig, NodeConfig
 from fsn.node.registration import Application, initialise
@@ -35,6 +39,9 @@ from fsn.p2p.wire.messages import (
     DeleteChunks,
     Heartbeat,
     HeartbeatAnswer,
+    LossesReported,
+    ReportLosses,
+    Response,
     RetrieveChunk,
     Standing,
     StoreChunk,
@@ -354,3 +361,53 @@ async def test_errors_of_the_body_come_out_as_they_are(config: NodeConfig) -> No
     with pytest.raises(KeyError):
         async with open_node(config):
             raise KeyError("mine")
+
+
+async def test_garbage_is_listed_restored_and_removed(coordinator: Coordinator, node: Node, config: NodeConfig) -> None:
+    """What a coordinator deletes as garbage shows in the status and by the commands, comes back, or goes for good."""
+    for number in range(3):
+        data = content(number)
+        await coordinator.requester.request(
+            node.peer, StoreChunk(replica(number), merkle_root(data), data), within_seconds=20
+        )
+    garbage = DeleteChunks((replica(0), replica(1)), to_trash=True)
+    assert await coordinator.requester.request(node.peer, garbage, within_seconds=20) == ChunksDeleted({})
+    assert (node.status().trash_count, node.status().trash_bytes, node.status().chunk_count) == (2, 2000, 1)
+
+    async def run(*arguments: str) -> str:
+        words = ["node", *arguments, "--data-dir", str(config.data_dir)]
+        result = await trio.to_thread.run_sync(partial(CliRunner().invoke, fsn, words))
+        assert result.exit_code == 0, result.output
+        return str(result.output)
+
+    assert replica(0).hex in await run("trash", "list")
+    assert '"restored": 1' in await run("trash", "restore", replica(0).hex, "--json")
+    assert await node.store.retrieve(replica(0)) == (content(0), 1000)
+    assert "1 replicas removed" in await run("trash", "empty")
+    assert node.status().trash_count == 0
+    await run("scrub", "now")
+    assert node.status().scrub.hurries
+    assert "scrub:" in await run("status")
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{node.admin_port}", trust_env=False) as client:
+        for path in ("/trash/restore", "/trash/empty", "/scrub"):
+            assert (await client.post(path, json={"ids": ["x"]})).status_code == 401
+        assert (await client.get("/trash?cursor=x")).status_code == 400
+
+
+async def test_a_loss_is_reported_to_the_coordinator(coordinator: Coordinator, node: Node, config: NodeConfig) -> None:
+    """A chunk that is gone from the disk is found by reading all, and its coordinator is told, once."""
+    told: list[ReportLosses] = []
+
+    async def take(_: PeerId, message: ReportLosses) -> Response:
+        told.append(message)
+        return LossesReported()
+
+    serve_requests(coordinator.transport, {ReportLosses: take}, may_ask=lambda peer: True)
+    data = content(7)
+    await coordinator.requester.request(node.peer, StoreChunk(replica(7), merkle_root(data), data), within_seconds=20)
+    Layout(config.data_dir).final(replica(7)).unlink()
+    node._services.scrubbing.hurry()
+    await until(lambda: bool(told))
+    assert told[0] == ReportLosses({replica(7): "missing"})
+    while await node.store.losses(10):  # noqa: ASYNC110 - the answer is on its way
+        await trio.sleep(0.01)

@@ -263,7 +263,8 @@ async def test_an_index_without_sums_gets_them(tmp_path: Path) -> None:
     """An index of the first schema is brought up to date, with the sums of what it lists."""
     await filled(tmp_path, 3)
     with contextlib.closing(sqlite3.connect(tmp_path / INDEX_NAME)) as database:
-        database.execute("DROP TABLE prefixes")
+        for table in ("prefixes", "trash", "losses"):
+            database.execute(f"DROP TABLE {table}")
         database.execute("PRAGMA user_version = 1")
     assert await reopened(tmp_path) == RecoveryReport()
     async with open_disk_store(tmp_path, capacity_bytes=CAPACITY_BYTES) as store:

@@ -1,20 +1,25 @@
 """`fsn coordinator`: start a coordinator, bring its database up to date, show its configuration."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from uuid import UUID
 
+import attrs
 import click
 import trio
 
-from fsn.cli.exits import ReportingGroup, json_option
+from fsn.cli.exits import ReportingGroup, json_option, print_json
 from fsn.cli.places import default_data_dir
 from fsn.cli.repairs import show_repairs
 from fsn.coord.database.migrate import migrate as apply_migrations
-from fsn.coord.database.pool import holds_password
-from fsn.core.errors import ConfigError
+from fsn.coord.database.pool import Pool, holds_password, open_pool
+from fsn.coord.database.reconciliations import allow_garbage, garbage_held
+from fsn.core.errors import ConfigError, NotFound
+from fsn.core.ids import NodeId
 from fsn.daemon.coordinator import Coordinator, CoordinatorConfig, open_database, run_coordinator
+from fsn.runtime.clock import system_clock
 from fsn.runtime.config import config_as_toml, load_config
 from fsn.runtime.data_folder import locked_folder
 from fsn.runtime.logs import configure_logs
@@ -22,6 +27,7 @@ from fsn.runtime.logs import configure_logs
 __all__ = ["coordinator"]
 
 CONFIG_NAME = "coordinator.toml"
+T = TypeVar("T")
 
 
 @click.group(cls=ReportingGroup)
@@ -109,6 +115,46 @@ def config() -> None:
 def show(**flags: Any) -> None:
     """Print what is in force, as TOML."""
     click.echo(config_as_toml(_load(**flags)), nl=False)
+
+
+@coordinator.group(cls=ReportingGroup)
+def garbage() -> None:
+    """Replicas on nodes that stand nowhere in the catalogue, where there are too many to be deleted unasked."""
+
+
+@garbage.command("list", epilog="\b\nExample:\n  fsn coordinator garbage list --json\n")
+@_settings_options
+@json_option
+def list_garbage(*, as_json: bool, **flags: Any) -> None:
+    """Name the nodes whose garbage waits for `allow`. Was an old backup of the database put back? Then put the newest one back instead."""
+    held = trio.run(_with_database, _load(**flags), garbage_held)
+    if as_json:
+        print_json({"nodes": [{**attrs.asdict(each), "node": str(each.node)} for each in held]})
+        return
+    for each in held:
+        state = "allowed" if each.is_allowed else f"held since {each.held_at:%Y-%m-%d %H:%M}"
+        click.echo(f"{each.node}  {each.name}  {each.garbage} replicas of {each.garbage + each.agreed}  {state}")
+    if not held:
+        click.echo("nothing is held")
+
+
+@garbage.command(epilog="\b\nExample:\n  fsn coordinator garbage allow 5a2f0c5e-6f0e-4d5e-9c3e-0d5e2f5a0c5e\n")
+@click.argument("node", type=click.UUID)
+@_settings_options
+def allow(*, node: UUID, **flags: Any) -> None:
+    """Let the garbage of NODE be deleted in its next round, through the node's trash."""
+
+    async def permit(db: Pool) -> bool:
+        return await allow_garbage(db, NodeId(node), system_clock())
+
+    if not trio.run(_with_database, _load(**flags), permit):
+        raise NotFound(f"no garbage of node {node} is held; `fsn coordinator garbage list` names those that have some")
+    click.echo("allowed: it is deleted in the node's next round")
+
+
+async def _with_database(config: CoordinatorConfig, work: Callable[[Pool], Awaitable[T]]) -> T:
+    async with open_database(config) as dsn, open_pool(dsn, config.database.pool, driver=config.database.driver) as db:
+        return await work(db)
 
 
 def _load(

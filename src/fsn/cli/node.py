@@ -16,6 +16,7 @@ from fsn.cli.again import sibling
 from fsn.cli.exits import json_option, print_json
 from fsn.cli.leaving import counted_line, drain, drain_line, maintenance
 from fsn.cli.options import data_dir_option
+from fsn.cli.upkeep import scrub, scrub_line, trash
 from fsn.core.units import format_credits, format_size, parse_size
 from fsn.node.chunkstore.base import StoredChunk
 from fsn.node.chunkstore.index import INDEX_NAME, IndexReader
@@ -53,6 +54,8 @@ def node() -> None:
 
 
 node.add_command(drain)
+node.add_command(trash)
+node.add_command(scrub)
 node.add_command(maintenance)
 
 
@@ -190,6 +193,9 @@ def _status_lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "earned", f"{format_credits(link['earned_micro_credits'])} credits"
     yield "reachable", f"{_REACH[found['reachability']['reach']]}: {found['reachability']['reason']}"
     yield "dht", f"{found['dht']['peers']} peers known in the network {found['dht']['network']}"
+    yield "scrub", scrub_line(found["scrub"])
+    if found["trash_count"]:
+        yield "trash", f"{found['trash_count']} replicas, {format_size(found['trash_bytes'])}"
     if found["recovery"]["lost_total"]:
         yield "lost", f"{found['recovery']['lost']} chunks at this start, {found['recovery']['lost_total']} in all"
 

@@ -1,5 +1,7 @@
 """The coordinator's settings, section by section, each beside what it is for."""
 
+from datetime import timedelta
+
 import attrs
 from attrs.validators import ge, gt, in_, le
 
@@ -13,6 +15,7 @@ __all__ = [
     "DownloadConfig",
     "MembershipConfig",
     "PlacementConfig",
+    "ReconciliationConfig",
     "RepairConfig",
     "UploadConfig",
 ]
@@ -73,6 +76,29 @@ class PlacementConfig:
     """So many consecutive chunks of a file stay on one set of nodes: fewer sets are fewer ways to lose a file."""
     sample_nodes: int = attrs.field(default=100, validator=ge(10))
     """A choice looks at so many nodes drawn at random, and at all only when these are not enough (round_robin looks at all)."""
+
+
+@attrs.frozen
+class ReconciliationConfig:
+    """Comparing what nodes hold with the catalogue."""
+
+    every_hours: float = attrs.field(default=24.0, validator=gt(0))
+    """Each node is compared so often, and a minute after it is back from an absence."""
+    garbage_after_hours: float = attrs.field(default=48.0, validator=gt(0))
+    """What lies on a node and stands nowhere is deleted when two rounds so far apart have found it; longer than any upload may last."""
+    garbage_percent: float = attrs.field(default=1.0, validator=[ge(0), le(100)])
+    """More than this share of a node's replicas is not deleted before an administrator allows it: an old backup may have been put back."""
+    garbage_at_once: int = attrs.field(default=1000, validator=ge(0))
+    """So many replicas are deleted though they are more than that share."""
+
+    @property
+    def every(self) -> timedelta:
+        """Between two rounds of a node."""
+        return timedelta(hours=self.every_hours)
+
+    def garbage_bound(self, held: int) -> int:
+        """How many replicas of a node with so many good ones may be deleted as garbage, unasked."""
+        return max(self.garbage_at_once, int(held * self.garbage_percent / 100))
 
 
 @attrs.frozen

@@ -44,13 +44,13 @@ class Deleting:
         online = [member.node for member in self.membership.online()]
         is_clearing = await clear_next_file(self.db, self.clock())
         due = await due_deletions(self.db, online, self.clock(), RETRY_AFTER, BATCH_REPLICAS) if online else ()
-        for node, replicas in _by_node(due).items():
-            await self._delete(node, replicas)
+        for (node, to_trash), replicas in _by_node(due).items():
+            await self._delete(node, replicas, to_trash)
         return None if due or is_clearing else Rest(5, self.bell)
 
-    async def _delete(self, node: NodeId, replicas: Sequence[ReplicaId]) -> None:
+    async def _delete(self, node: NodeId, replicas: Sequence[ReplicaId], to_trash: bool) -> None:
         try:
-            failed = await self._ask(node, replicas)
+            failed = await self._ask(node, DeleteChunks(tuple(replicas), to_trash))
         except PeerError as error:
             log.warning("delete_failed", node=str(node), replicas=len(replicas), reason=error.message)
             failed = set(replicas)
@@ -60,13 +60,11 @@ class Deleting:
         await deletions_done(self.db, done)
         log.info("replicas_deleted", node=str(node), deleted=len(done), failed=len(failed))
 
-    async def _ask(self, node: NodeId, replicas: Sequence[ReplicaId]) -> set[ReplicaId]:
+    async def _ask(self, node: NodeId, message: DeleteChunks) -> set[ReplicaId]:
         member = self.membership.member(node)
         if member is None:
-            return set(replicas)
-        answer = await self.requester.request(
-            member.peer, DeleteChunks(tuple(replicas)), within_seconds=DELETING_SECONDS
-        )
+            return set(message.replicas)
+        answer = await self.requester.request(member.peer, message, within_seconds=DELETING_SECONDS)
         if not isinstance(answer, ChunksDeleted):
             raise ProtocolViolation(f"{member.peer} answered a delete with {type(answer).__name__}")
         return set(answer.failed)
@@ -84,8 +82,8 @@ class Expiring:
         return None if await self.sessions.expire() else Rest(60)
 
 
-def _by_node(due: Sequence[DueDeletion]) -> dict[NodeId, list[ReplicaId]]:
-    found: dict[NodeId, list[ReplicaId]] = defaultdict(list)
+def _by_node(due: Sequence[DueDeletion]) -> dict[tuple[NodeId, bool], list[ReplicaId]]:
+    found: dict[tuple[NodeId, bool], list[ReplicaId]] = defaultdict(list)
     for deletion in due:
-        found[deletion.node].append(deletion.replica)
+        found[deletion.node, deletion.to_trash].append(deletion.replica)
     return found

@@ -29,6 +29,15 @@ class CoordinatorMetrics:
         self._replica_retrieving = _Outcomes(
             self.registry, "fsn_replica_retrieve", "Asking a node for a replica, once for each try"
         )
+        self._reconciling = _Outcomes(
+            self.registry, "fsn_reconciliation", "Comparing a node's replicas with the catalogue"
+        )
+        self._differences = Counter(
+            "fsn_reconciliation_replicas",
+            "Replicas in which a node differed: missing and damaged ones were reported as lost, garbage was queued for deletion.",
+            ("found",),
+            registry=self.registry,
+        )
         self._repairing = _Outcomes(
             self.registry, "fsn_chunk_repair", "Repairing a chunk: read it, seal it anew, store it"
         )
@@ -61,6 +70,14 @@ class CoordinatorMetrics:
         self._batch_seconds = Histogram(
             "fsn_recorder_batch_seconds", "Seconds of such a transaction.", registry=self.registry, buckets=SECONDS
         )
+
+    def reconciling(self) -> AbstractContextManager[None]:
+        """For the length of the block a node is being compared with the catalogue."""
+        return self._reconciling.counting()
+
+    def count_differences(self, found: str, replicas: int) -> None:
+        """So many replicas were missing or damaged and reported as lost, or garbage and queued for deletion."""
+        self._differences.labels(found).inc(replicas)
 
     def storing_chunk(self) -> AbstractContextManager[None]:
         """For the length of the block a chunk is being stored."""

@@ -18,6 +18,7 @@ from fsn.coord.config import (
     DownloadConfig,
     MembershipConfig,
     PlacementConfig,
+    ReconciliationConfig,
     RepairConfig,
     UploadConfig,
 )
@@ -32,6 +33,7 @@ from fsn.coord.fetching import Fetcher
 from fsn.coord.files import Files
 from fsn.coord.handlers import NodeHandlers
 from fsn.coord.keyring import Keyring
+from fsn.coord.losses import LossReports
 from fsn.coord.membership import Membership, SightingRecording
 from fsn.coord.metrics import CoordinatorMetrics
 from fsn.coord.recording import Recorder
@@ -41,6 +43,7 @@ from fsn.coord.secrets import MasterKeys, load_key, load_master_keys
 from fsn.coord.sessions import Sessions
 from fsn.coord.upkeep.draining import Draining
 from fsn.coord.upkeep.losses import LossReporting
+from fsn.coord.upkeep.reconciling import Reconciling
 from fsn.coord.upkeep.repair import Repair, build_repair
 from fsn.coord.upload import ChunkWriter, StreamedUploads
 from fsn.p2p.client import open_requester
@@ -48,7 +51,7 @@ from fsn.p2p.config import P2pConfig
 from fsn.p2p.discovery.service import Discovery
 from fsn.p2p.server import RequestHandler, serve_requests
 from fsn.p2p.transport.base import Transport
-from fsn.p2p.wire.messages import Contact, Declaration, DialBack, Heartbeat, Request
+from fsn.p2p.wire.messages import Contact, Declaration, DialBack, Heartbeat, ReportLosses, Request
 from fsn.runtime.clock import Clock, system_clock
 from fsn.runtime.identity import Identity
 from fsn.runtime.stages import open_stage
@@ -70,6 +73,7 @@ class ServicesConfig:
     placement: PlacementConfig = PlacementConfig()
     upload: UploadConfig = UploadConfig()
     download: DownloadConfig = DownloadConfig()
+    reconciliation: ReconciliationConfig = ReconciliationConfig()
     repair: RepairConfig = RepairConfig()
 
 
@@ -180,6 +184,7 @@ async def open_services(
         handlers: dict[type[Request], RequestHandler] = {
             Heartbeat: NodeHandlers(membership, contacts).heartbeat,
             Declaration: declarations.declare,
+            ReportLosses: LossReports(db, membership, clock).report_losses,
             DialBack: dialing_back.dial_back,
         }
         serve_requests(transport, handlers, may_ask=lambda _: True)
@@ -192,6 +197,9 @@ async def open_services(
         workers: list[Worker] = [
             SightingRecording(membership, db),
             Deleting(db, membership, requester, clock, deletions_due),
+            Reconciling(
+                db, membership, requester, clock, chance, config.reconciliation, transport.peer, deletions_due, metrics
+            ),
             Expiring(sessions),
             Draining(db, clock, transport.peer, drains_due, deletions_due, scans_due, repairs_due),
             losses,

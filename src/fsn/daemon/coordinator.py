@@ -16,6 +16,7 @@ from fsn.coord.config import (
     DownloadConfig,
     MembershipConfig,
     PlacementConfig,
+    ReconciliationConfig,
     RepairConfig,
     UploadConfig,
 )
@@ -87,6 +88,7 @@ class CoordinatorConfig:
     placement: PlacementConfig = PlacementConfig()
     upload: UploadConfig = UploadConfig()
     download: DownloadConfig = DownloadConfig()
+    reconciliation: ReconciliationConfig = ReconciliationConfig()
     repair: RepairConfig = RepairConfig()
     log: LogConfig = LogConfig()
 
@@ -95,7 +97,7 @@ class CoordinatorConfig:
         """The part that the services take."""
         return ServicesConfig(
             accounts=self.accounts, credits=self.credits, membership=self.membership, placement=self.placement,
-            upload=self.upload, download=self.download, repair=self.repair,
+            upload=self.upload, download=self.download, repair=self.repair, reconciliation=self.reconciliation,
         )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "AdminConfig",
     "CoordinatorConfig",
     "NodeConfig",
+    "UpkeepConfig",
 ]
 
 CONFIG_NAME: Final = "config.toml"
@@ -90,6 +91,18 @@ class AdminConfig:
 
 
 @attrs.frozen(kw_only=True)
+class UpkeepConfig:
+    """What a node does for the chunks that it has."""
+
+    scrub_days: float = attrs.field(default=30.0, validator=gt(0))
+    """Each chunk is read, and compared with what was stored, once in so long."""
+    scrub_bytes_per_second: ByteSize = attrs.field(default=ByteSize(8 << 20), validator=gt(ByteSize(0)))
+    """No faster than that, and only while nothing waits to be stored."""
+    trash_days: float = attrs.field(default=7.0, validator=ge(0))
+    """Replicas that the coordinator found to be garbage can be taken back so long, or until their room is needed."""
+
+
+@attrs.frozen(kw_only=True)
 class NodeConfig:
     """All settings of a storage node."""
 
@@ -110,6 +123,7 @@ class NodeConfig:
     coordinator: CoordinatorConfig
     p2p: P2pConfig = attrs.field(factory=lambda: P2pConfig(tcp_port=0))
     admin: AdminConfig = attrs.field(factory=AdminConfig)
+    upkeep: UpkeepConfig = UpkeepConfig()
     log: LogConfig = attrs.field(factory=LogConfig)
 
     @property

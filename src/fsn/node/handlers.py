@@ -72,7 +72,8 @@ class ChunkHandlers:
 
     async def delete_chunks(self, peer: PeerId, message: DeleteChunks) -> Response:
         """The deletions that failed; all others are durable. Raises `StorageError` when the index failed."""
-        failed = await self.store.delete(message.replicas)
+        delete = self.store.trash if message.to_trash else self.store.delete
+        failed = await delete(message.replicas)
         log.log(
             logging.ERROR if failed else logging.DEBUG,
             "chunks_deleted",

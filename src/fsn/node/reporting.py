@@ -96,6 +96,10 @@ class Reporting:
         """How things stand with each."""
         return tuple(self._links.values())
 
+    def connected(self) -> list[PeerId]:
+        """The coordinators that answered lately."""
+        return [link.contact.peer for link in self._links.values() if link.is_connected]
+
     def add(self, contact: Contact) -> None:
         """Keep in touch with `contact` from now on; known ones get the new addresses."""
         if link := self._links.get(contact.peer):

@@ -20,6 +20,7 @@ from fsn.node.handlers import ChunkHandlers
 from fsn.node.metrics import NodeMetrics
 from fsn.node.reachability import AddressWatching, Reachability
 from fsn.node.reporting import Reporting
+from fsn.node.scrubbing import LossReporting, Scrubbing, TrashEmptying
 from fsn.node.standing import NodeStanding, StandingFile
 from fsn.p2p.announcing import quic_port_of, tcp_port_of
 from fsn.p2p.client import open_requester
@@ -32,7 +33,7 @@ from fsn.runtime.clock import Clock, system_clock
 from fsn.runtime.data_folder import forget_ports, locked_folder
 from fsn.runtime.identity import Identity, load_identity
 from fsn.runtime.stages import open_stage
-from fsn.runtime.supervise import supervise
+from fsn.runtime.supervise import Bell, supervise
 
 __all__ = ["NodeServices", "OpenStore", "OpenTransport", "open_services", "open_store"]
 
@@ -58,6 +59,7 @@ class NodeServices:
     started_at: float
     """By trio's clock."""
     metrics: NodeMetrics
+    scrubbing: Scrubbing
 
     @property
     def peer(self) -> PeerId:
@@ -143,6 +145,9 @@ async def open_services(
             reporting.on_connected = declaring.wake
             handlers = ChunkHandlers(store, is_draining=lambda: not declaring.standing.takes_chunks, metrics=metrics)
             reachability = Reachability(reporting, requester, addresses, rng=rng)
+            lost, stopping = Bell(), trio.Event()
+            scrubbing = Scrubbing(store, config.upkeep, clock, lost)
+            losses = LossReporting(store, requester, reporting.connected, lost)
             gate = Gate()
             serve_requests(transport, handlers.by_request(), may_ask=reporting.knows, gate=gate)
             reporting.add(config.coordinator.contact)
@@ -160,6 +165,8 @@ async def open_services(
                 nursery.start_soon(declaring.run, name="declaring")
                 nursery.start_soon(reachability.run, name="reachability")
                 nursery.start_soon(supervise, discovering, trio.Event())
+                for worker in (scrubbing, losses, TrashEmptying(store, config.upkeep, clock)):
+                    nursery.start_soon(supervise, worker, stopping)
                 if own_addresses is not None:
                     nursery.start_soon(supervise, AddressWatching(own_addresses, reporting.redial), trio.Event())
                 log.info("node_started", node=str(config.node_id), peer=transport.peer, chunks=store.totals().count)
@@ -173,7 +180,9 @@ async def open_services(
                     discovering,
                     trio.current_time(),
                     metrics,
+                    scrubbing,
                 )
+                stopping.set()
                 await _finish(gate, config)
             await declaring.farewell()  # no heartbeat follows, which would take it back
 

@@ -20,13 +20,16 @@ class CatalogueCounts:
     """By what the catalogue says of them; each state is there."""
     uploads_open: int
     repairs: QueueCounts
+    garbage_held: int
+    """Nodes whose garbage waits for an administrator."""
 
 
 async def catalogue_counts(db: Pool) -> CatalogueCounts:
     """Counted by index. Raises Unavailable."""
     sql = """select status::text, count(*) from nodes group by status
-             union all select 'uploads', count(*) from uploads where state = 'open'"""
+             union all select 'uploads', count(*) from uploads where state = 'open'
+             union all select 'held', count(*) from reconciliations where held_at is not null"""
     found: dict[str, int] = dict(await db.fetch_all(sql))
-    uploads_open = found.pop("uploads")
+    uploads_open, held = found.pop("uploads"), found.pop("held")
     nodes = {status: found.get(status, 0) for status in get_args(NodeStatus)}
-    return CatalogueCounts(nodes, uploads_open, await queue_counts(db))
+    return CatalogueCounts(nodes, uploads_open, await queue_counts(db), held)

@@ -74,6 +74,8 @@ class DueDeletion:
 
     replica: ReplicaId
     node: NodeId
+    to_trash: bool = False
+    """Garbage that was found: the node may keep it aside for some days."""
 
 
 async def register_node(db: Pool, new: Registration) -> NodeId | None:
@@ -161,21 +163,21 @@ async def due_deletions(
     """
     rows = await db.fetch_all(
         """with due as materialized (
-               select d.replica_id, n.id as node_id from unnest(%(nodes)s::uuid[]) as n (id) cross join lateral (
-                   (select replica_id from replica_deletions where node_id = n.id and next_try_at <= %(now)s
+               select d.replica_id, n.id as node_id, d.to_trash from unnest(%(nodes)s::uuid[]) as n (id) cross join lateral (
+                   (select replica_id, to_trash from replica_deletions where node_id = n.id and next_try_at <= %(now)s
                     order by next_try_at limit %(limit)s)
                    union all
-                   (select replica_id from replica_deletions where node_id = n.id and next_try_at > %(later)s
+                   (select replica_id, to_trash from replica_deletions where node_id = n.id and next_try_at > %(later)s
                     order by next_try_at limit %(limit)s)) d
                limit %(limit)s),
            needed as (
                update replica_deletions q set next_try_at = %(later)s from due
                where q.replica_id = due.replica_id and exists (select 1 from replicas r where r.id = due.replica_id)
                returning q.replica_id)
-           select replica_id, node_id from due where replica_id not in (select replica_id from needed)""",
+           select replica_id, node_id, to_trash from due where replica_id not in (select replica_id from needed)""",
         {"nodes": list(nodes), "now": now, "limit": limit, "later": now + longest_pause},
     )
-    return [DueDeletion(ReplicaId(replica), NodeId(node)) for replica, node in rows]
+    return [DueDeletion(ReplicaId(replica), NodeId(node), to_trash) for replica, node, to_trash in rows]
 
 
 async def deletions_done(db: Pool, replicas: Sequence[ReplicaId]) -> None:

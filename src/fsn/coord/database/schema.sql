@@ -8,6 +8,17 @@ create type replica_state as enum ('live', 'lost');
 
 create type upload_state as enum ('open', 'completed', 'aborted', 'expired');
 
+create table agreed_bytes (
+    node_id uuid not null,
+    day date not null,
+    byte_seconds numeric(38,0) not null,
+    seconds integer not null,
+    constraint agreed_bytes_pkey PRIMARY KEY (node_id, day),
+    constraint agreed_bytes_byte_seconds_check CHECK ((byte_seconds >= (0)::numeric)),
+    constraint agreed_bytes_seconds_check CHECK (((seconds >= 0) AND (seconds <= 86400))),
+    constraint agreed_bytes_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
+);
+
 create table chunks (
     file_id uuid not null,
     index integer not null,
@@ -106,6 +117,17 @@ create table files (
     constraint files_size_bytes_check CHECK ((size_bytes >= 0)),
     constraint files_master_key_id_fkey FOREIGN KEY (master_key_id) REFERENCES master_keys(id),
     constraint files_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id)
+);
+
+create table garbage_candidates (
+    node_id uuid not null,
+    replica_id uuid not null,
+    size_bytes integer not null,
+    found_at timestamp with time zone not null,
+    first_round bigint not null,
+    last_round bigint not null,
+    constraint garbage_candidates_pkey PRIMARY KEY (node_id, replica_id),
+    constraint garbage_candidates_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
 );
 
 create table ledger_account (
@@ -212,6 +234,22 @@ create table nodes (
     constraint nodes_operator_id_fkey FOREIGN KEY (operator_id) REFERENCES users(id)
 ) with (fillfactor=50);
 
+create table reconciliations (
+    node_id uuid not null,
+    due_at timestamp with time zone not null,
+    leased_by text,
+    rounds bigint not null default 0,
+    compared_at timestamp with time zone,
+    agreed_count bigint not null default 0,
+    agreed_bytes bigint not null default 0,
+    lost_count bigint not null default 0,
+    garbage_count bigint not null default 0,
+    held_at timestamp with time zone,
+    allowed_at timestamp with time zone,
+    constraint reconciliations_pkey PRIMARY KEY (node_id),
+    constraint reconciliations_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
+);
+
 create table repair_scans (
     node_id uuid not null,
     reason text not null,
@@ -247,6 +285,7 @@ create table replica_deletions (
     queued_at timestamp with time zone not null,
     tries integer not null default 0,
     next_try_at timestamp with time zone not null,
+    to_trash boolean not null default false,
     constraint replica_deletions_pkey PRIMARY KEY (replica_id),
     constraint replica_deletions_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
 );
@@ -264,6 +303,8 @@ create table replicas (
     stored_at timestamp with time zone not null,
     lost_at timestamp with time zone,
     lost_reason text,
+    digest_high bigint not null generated always as (((('x'::text || substr(encode(sha256(((uuid_send(id) || root) || int4send(sealed_bytes))), 'hex'::text), 1, 16)))::bit(64))::bigint) stored,
+    digest_low bigint not null generated always as (((('x'::text || substr(encode(sha256(((uuid_send(id) || root) || int4send(sealed_bytes))), 'hex'::text), 17, 16)))::bit(64))::bigint) stored,
     constraint replicas_pkey PRIMARY KEY (id),
     constraint replicas_root_check CHECK ((octet_length(root) = 32)),
     constraint replicas_slot_check CHECK (((slot >= 0) AND (slot <= 16383))),
@@ -313,6 +354,8 @@ CREATE INDEX files_of_user ON public.files USING btree (user_id, created_at DESC
 
 CREATE INDEX files_to_clear ON public.files USING btree (deleted_at) WHERE ((status = 'deleted'::file_status) AND (cleared_at IS NULL));
 
+CREATE INDEX garbage_candidates_found ON public.garbage_candidates USING btree (node_id, found_at);
+
 CREATE INDEX ledger_entry_of_account ON public.ledger_entry USING btree (account, tx);
 
 CREATE INDEX node_days_by_day ON public.node_days USING btree (day);
@@ -333,6 +376,8 @@ CREATE INDEX nodes_silent ON public.nodes USING btree (id) WHERE ((absent_since 
 
 CREATE INDEX nodes_unfolded ON public.nodes USING btree (unfolded_from);
 
+CREATE INDEX reconciliations_due ON public.reconciliations USING btree (due_at);
+
 CREATE INDEX repair_scans_due ON public.repair_scans USING btree (due_at) WHERE (finished_at IS NULL);
 
 CREATE INDEX repairs_due ON public.repairs USING btree (live, due_at, file_id, chunk_index);
@@ -343,7 +388,7 @@ CREATE INDEX replica_deletions_due ON public.replica_deletions USING btree (node
 
 CREATE INDEX replicas_of_chunk ON public.replicas USING btree (file_id, chunk_index, number);
 
-CREATE INDEX replicas_of_node ON public.replicas USING btree (node_id, id);
+CREATE INDEX replicas_of_node ON public.replicas USING btree (node_id, id) INCLUDE (state, sealed_bytes, digest_high, digest_low);
 
 CREATE INDEX replicas_of_slot ON public.replicas USING btree (slot);
 

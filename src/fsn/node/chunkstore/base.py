@@ -28,6 +28,14 @@ class StoredChunk:
 
 
 @attrs.frozen
+class TrashedChunk:
+    """A replica in the trash, and since when (unix seconds)."""
+
+    chunk: StoredChunk
+    trashed_at: int
+
+
+@attrs.frozen
 class Totals:
     """How many chunks a store holds and how many bytes they have together."""
 
@@ -100,6 +108,47 @@ class ChunkStore(ABC):
     @abstractmethod
     def free_bytes(self) -> int:
         """How many bytes more would be taken: what is left of the allowance, or of the disk above its reserve if that is less."""
+
+    async def trash(self, replicas: Iterable[ReplicaId]) -> Mapping[ReplicaId, str]:
+        """As `delete`, but the bytes may be kept aside for a while, from where `restore` gets them. A store without a trash deletes."""
+        return await self.delete(replicas)
+
+    async def list_trash(self, after: ReplicaId | None = None, limit: int = 100) -> Sequence[TrashedChunk]:
+        """Up to `limit` replicas in the trash with ids above `after`, in the order of their ids."""
+        return ()
+
+    async def restore(self, replicas: Iterable[ReplicaId]) -> Mapping[ReplicaId, str]:
+        """Store again what lies in the trash, durably. Returns those that failed, with the reason. Raises `DiskFull`."""
+        return dict.fromkeys(replicas, "it is not in the trash")
+
+    async def empty_trash(self, before: int | None = None) -> Totals:
+        """Remove some of what was put there before `before` (unix seconds; all without): what was removed, nothing when none is left."""
+        return Totals(0, 0)
+
+    def trash_totals(self) -> Totals:
+        """What the trash holds; not counted in `totals`, and removed as soon as its room is wanted."""
+        return Totals(0, 0)
+
+    async def check(self, replica: ReplicaId) -> str | None:
+        """Read a replica and compare it with its root: None when it is right, or not here.
+
+        Else what is wrong: it is put aside then, is no longer here, and is one of `losses`.
+        """
+        return None
+
+    async def losses(self, limit: int) -> Mapping[ReplicaId, str]:
+        """Up to `limit` replicas that were lost here, each with what was found, until `forget_losses`; they survive a power cut."""
+        return {}
+
+    async def forget_losses(self, replicas: Iterable[ReplicaId]) -> None:  # noqa: B027 - a store need not notice losses
+        """They have been reported."""
+
+    async def recall(self, key: str) -> str | None:
+        """What was remembered under `key`; None when nothing was, or nothing is remembered here."""
+        return None
+
+    async def remember(self, key: str, value: str) -> None:  # noqa: B027 - nor remember
+        """Keep a small note beside the chunks, durably where they are durable."""
 
     @property
     def queued_bytes(self) -> int:

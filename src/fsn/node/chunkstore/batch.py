@@ -53,6 +53,8 @@ class Deleted:
 
     freed: Totals
     failed: Mapping[ReplicaId, str]
+    trashed: Totals = Totals(0, 0)
+    """By how much the trash has grown; negative when it has shrunk. So is `freed`, of what came back from there."""
 
 
 Outcome = Stored | FsnError

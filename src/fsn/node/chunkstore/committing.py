@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Final, TypeGuard
 
 import attrs
@@ -39,10 +40,10 @@ class _Store:
 
 
 @attrs.define(eq=False)
-class _Delete:
-    """A deletion that waits its turn behind the stores asked for before it."""
+class _Change:
+    """A deletion, or another change of what is there, that waits its turn behind the stores asked for before it."""
 
-    replicas: Sequence[ReplicaId]
+    work: Callable[[], Deleted]
     done: trio.Event = attrs.field(factory=trio.Event)
     outcome: Deleted | FsnError | None = None
 
@@ -51,8 +52,8 @@ def _is_failure(outcome: object) -> TypeGuard[StorageError]:
     return isinstance(outcome, StorageError) and not isinstance(outcome, DiskFull)
 
 
-_Job = _Store | _Delete
-_Batch = list[_Store] | _Delete
+_Job = _Store | _Change
+_Batch = list[_Store] | _Change
 
 
 class GroupCommit:
@@ -64,6 +65,7 @@ class GroupCommit:
         """`note_batch` is told of each batch of stores: how many chunks, and in how many seconds they were durable."""
         self._writer = writer
         self._quota = quota
+        self.trash_count = 0
         self._note_batch = note_batch
         self._window = Window(MAX_QUEUED_BYTES)
         self._pending: deque[_Job] = deque()
@@ -95,12 +97,16 @@ class GroupCommit:
 
     async def delete(self, replicas: Sequence[ReplicaId]) -> Mapping[ReplicaId, str]:
         """Return when the replicas are gone for good; those that failed, with the reason."""
-        job = _Delete(replicas)
+        return (await self.change(partial(self._writer.delete, replicas))).failed
+
+    async def change(self, work: Callable[[], Deleted]) -> Deleted:
+        """Return what `work` returned in the writing thread, counted; raises its error."""
+        job = _Change(work)
         await self._wait(job)
         if isinstance(job.outcome, FsnError):
             raise job.outcome
         assert job.outcome is not None
-        return job.outcome.failed
+        return job.outcome
 
     async def run(self) -> None:
         """Write batches until `stop`, and what is queued by then; cancelled, finish the batch under way and refuse the rest."""
@@ -135,7 +141,7 @@ class GroupCommit:
             # Cancelled here, nothing has left the queue; and who waits in it may have been cancelled meanwhile: look after it.
             await trio.lowlevel.checkpoint()
             if self._pending:
-                return self._take_stores() or self._take_delete()
+                return self._take_stores() or self._take_change()
             if self._stopping:
                 return None
             self._wake = trio.Event()
@@ -153,9 +159,9 @@ class GroupCommit:
             self._pending.popleft()
         return list(taken.values())
 
-    def _take_delete(self) -> _Delete | None:
+    def _take_change(self) -> _Change | None:
         job = self._pending[0]
-        if not isinstance(job, _Delete):
+        if not isinstance(job, _Change):
             return None
         self._pending.popleft()
         return job
@@ -183,8 +189,8 @@ class GroupCommit:
         self.failure = failure
 
     async def _in_thread(self, batch: _Batch) -> None:
-        if isinstance(batch, _Delete):
-            batch.outcome = await run_in_thread(self._writer.delete, batch.replicas, limiter=self._thread)
+        if isinstance(batch, _Change):
+            batch.outcome = await run_in_thread(batch.work, limiter=self._thread)
             return
         chunks, began = [job.chunk for job in batch], time.perf_counter()
         outcomes = await run_in_thread(self._writer.store, chunks, limiter=self._thread)
@@ -202,6 +208,8 @@ class GroupCommit:
             elif isinstance(job.outcome, Deleted):
                 self._quota.give_back(job.outcome.freed.size_bytes)
                 self.count -= job.outcome.freed.count
+                self._quota.trash_bytes += job.outcome.trashed.size_bytes
+                self.trash_count += job.outcome.trashed.count
             job.done.set()
 
     def _settle_store(self, job: _Store) -> None:

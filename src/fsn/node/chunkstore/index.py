@@ -1,6 +1,7 @@
 """The index of a store: one SQLite row per chunk, written by one thread at a time, read over a connection of its own."""
 
 import contextlib
+import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -82,7 +83,7 @@ class IndexReader:
 
     def find(self, replica: ReplicaId) -> StoredChunk | None:
         """One row, or None."""
-        rows = self._read(f"{_SELECT} WHERE replica_id = ?", replica.bytes)
+        rows = self.read(f"{_SELECT} WHERE replica_id = ?", replica.bytes)
         return _chunk(rows[0]) if rows else None
 
     def page(self, after: ReplicaId | None, limit: int) -> list[StoredChunk]:
@@ -90,7 +91,7 @@ class IndexReader:
         start = after.bytes if after is not None else b""
         return [
             _chunk(row)
-            for row in self._read(f"{_SELECT} WHERE replica_id > ? ORDER BY replica_id LIMIT ?", start, limit)
+            for row in self.read(f"{_SELECT} WHERE replica_id > ? ORDER BY replica_id LIMIT ?", start, limit)
         ]
 
     def scan(self) -> Iterator[StoredChunk]:
@@ -102,13 +103,13 @@ class IndexReader:
 
     def totals(self) -> Totals:
         """Count and bytes of all rows, from the sums."""
-        return Totals(*self._read(SUMS_WITHOUT_WORDS)[0])
+        return Totals(*self.read(SUMS_WITHOUT_WORDS)[0])
 
     def sums(self, within: Sequence[int] | None) -> dict[int, PrefixSum]:
         """Sums by the first byte of the id; within these first bytes, by its first two. Empty ones are left out."""
         if within is None:
-            return as_sums(self._read(SUMS_WITHIN, 8, 0, 0xFFFF))
-        rows = (row for byte in within for row in self._read(SUMS_WITHIN, 0, byte << 8, byte << 8 | 0xFF))
+            return as_sums(self.read(SUMS_WITHIN, 8, 0, 0xFFFF))
+        rows = (row for byte in within for row in self.read(SUMS_WITHIN, 0, byte << 8, byte << 8 | 0xFF))
         return as_sums(rows)
 
     def page_within(self, prefixes: Sequence[int], after: ReplicaId | None, limit: int) -> list[StoredChunk]:
@@ -119,15 +120,16 @@ class IndexReader:
         for prefix in sorted(set(prefixes)):
             first, last = (prefix.to_bytes(2, "big") + rest * 14 for rest in (b"\x00", b"\xff"))
             if last > start and len(found) < limit:
-                found.extend(map(_chunk, self._read(query, start, first, last, limit - len(found))))
+                found.extend(map(_chunk, self.read(query, start, first, last, limit - len(found))))
         return found
 
     def setting(self, key: str) -> str | None:
         """A value of the `config` table, or None."""
-        rows = self._read("SELECT value FROM config WHERE key = ?", key)
+        rows = self.read("SELECT value FROM config WHERE key = ?", key)
         return rows[0][0] if rows else None
 
-    def _read(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+    def read(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        """All rows of a query, from any thread."""
         with index_errors(), self._reading:
             return self._reader.execute(query, values).fetchall()
 
@@ -152,18 +154,27 @@ class Index(IndexReader):
         super().close()
         self._writer.close()
 
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: on the disk when the block ends, without effect when it raises. For the writing thread."""
+        with index_errors(), transaction(self._writer):
+            yield self._writer
+
     def add(self, chunks: Iterable[StoredChunk]) -> None:
         """Insert rows, and add them to the sums. Raises `StorageError` when one of the ids is there."""
-        chunks = list(chunks)
+        with self.writing():
+            self.put_in(list(chunks))
+
+    def put_in(self, chunks: Sequence[StoredChunk]) -> None:
+        """As `add`, within `writing`."""
         rows = [(chunk.replica.bytes, chunk.root, chunk.size_bytes, chunk.stored_at) for chunk in chunks]
-        with index_errors(), transaction(self._writer):
-            self._writer.executemany(_INSERT, rows)
-            self._writer.executemany(ADD_TO_PREFIX, changes(chunks))
+        self._writer.executemany(_INSERT, rows)
+        self._writer.executemany(ADD_TO_PREFIX, changes(chunks))
 
     def remove(self, replicas: Iterable[ReplicaId]) -> Totals:
         """Delete rows, and take them off the sums; returns what they held together. Absent ids are passed over."""
-        with index_errors(), transaction(self._writer):
-            gone = self._take_out(replicas)
+        with self.writing():
+            gone = self.take_out(replicas)
         return Totals(len(gone), sum(chunk.size_bytes for chunk in gone))
 
     def correct_sums(self) -> None:
@@ -171,7 +182,8 @@ class Index(IndexReader):
         with index_errors(), transaction(self._writer):
             fill_prefixes(self._writer)
 
-    def _take_out(self, replicas: Iterable[ReplicaId]) -> list[StoredChunk]:
+    def take_out(self, replicas: Iterable[ReplicaId]) -> list[StoredChunk]:
+        """Delete rows, within `writing`; those that there were."""
         query = f"DELETE FROM chunks WHERE replica_id = ? RETURNING {_COLUMNS}"  # noqa: S608 - a constant
         found = (self._writer.execute(query, (replica.bytes,)).fetchall() for replica in replicas)
         gone = [_chunk(row) for rows in found for row in rows]

@@ -41,6 +41,24 @@ class Layout:
         """Where a chunk is written before it gets its name; on the same file system, for `rename`."""
         return self.data_dir / "tmp"
 
+    @property
+    def trashed(self) -> Path:
+        """Where garbage lies until it is removed for good, or taken back."""
+        return self.data_dir / "trash"
+
+    @property
+    def damaged(self) -> Path:
+        """Where the files of damaged chunks lie, for the operator to look at."""
+        return self.data_dir / "damaged"
+
+    def trash(self, replica: ReplicaId) -> Path:
+        """The file in the trash; one level of 256 folders."""
+        return self.trashed / replica.hex[:2] / replica.hex
+
+    def damaged_file(self, replica: ReplicaId) -> Path:
+        """The file of a damaged chunk."""
+        return self.damaged / replica.hex
+
     def temp(self, replica: ReplicaId) -> Path:
         """The file while it is being written."""
         return self.unfinished / replica.hex
@@ -78,6 +96,14 @@ class Layout:
                     is_ours = not is_folder and _NAME.fullmatch(name) and name.startswith(outer + inner)
                     replica = ReplicaId(UUID(int=int(name, 16))) if is_ours else None
                     yield f"{outer}/{inner}/{name}", size_bytes, replica
+
+    def walk_trash(self, files: Files) -> Iterator[tuple[str, int, ReplicaId | None]]:
+        """As `walk`, in the trash."""
+        root = str(self.trashed)
+        for outer in _folders(files, root):
+            for name, is_folder, size_bytes in files.entries(f"{root}/{outer}"):
+                is_ours = not is_folder and _NAME.fullmatch(name) and name.startswith(outer)
+                yield f"{outer}/{name}", size_bytes, ReplicaId(UUID(int=int(name, 16))) if is_ours else None
 
 
 def _folders(files: Files, parent: str) -> Iterator[str]:

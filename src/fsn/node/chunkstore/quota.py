@@ -47,6 +47,8 @@ class Quota:
     disk_free_bytes: Callable[[], int]
     reserve_bytes: int = DEFAULT_RESERVE_BYTES
     reserved_bytes: int = 0
+    trash_bytes: int = 0
+    """In the trash: not counted, for it is removed as soon as its room is wanted (`excess_bytes`)."""
 
     def reserve(self, size_bytes: int) -> Reservation:
         """Set bytes aside. Raises `DiskFull` when the allowance, or the disk above its reserve, has not so many left;
@@ -78,8 +80,16 @@ class Quota:
         except StorageError:
             return 0
 
+    def excess_bytes(self) -> int:
+        """How many bytes of trash are in the way of what is stored and reserved."""
+        if not self.trash_bytes:
+            return 0
+        over_allowance = self.used_bytes + self.reserved_bytes + self.trash_bytes - self.capacity_bytes
+        over_disk = self.reserved_bytes + self.reserve_bytes - self.disk_free_bytes()
+        return min(max(0, over_allowance, over_disk), self.trash_bytes)
+
     def _allowance_left(self) -> int:
         return self.capacity_bytes - self.used_bytes - self.reserved_bytes
 
     def _disk_left(self) -> int:
-        return self.disk_free_bytes() - self.reserved_bytes - self.reserve_bytes
+        return self.disk_free_bytes() + self.trash_bytes - self.reserved_bytes - self.reserve_bytes

@@ -18,6 +18,8 @@ import structlog
 from fsn.core.errors import Corrupt, StorageError
 from fsn.core.ids import ReplicaId
 from fsn.core.merkle import merkle_root
+from fsn.node.chunkstore.aside import Aside
+from fsn.node.chunkstore.aside_rows import AsideRows
 from fsn.node.chunkstore.base import MAX_CHUNK_BYTES, RecoveryReport, StoredChunk
 from fsn.node.chunkstore.files import Files, attempt_each, disk_errors, read_errors, translated
 from fsn.node.chunkstore.index import Index
@@ -62,6 +64,11 @@ class Recovery:
     index: Index
     clock: Clock
 
+    @property
+    def aside(self) -> Aside:
+        """The trash and the losses."""
+        return Aside(self.layout, self.files, AsideRows(self.index), self.clock)
+
     def run(self) -> RecoveryReport:
         """See `recover`."""
         self._refuse_missing_folder()
@@ -69,6 +76,7 @@ class Recovery:
             self.layout.make(self.files)
             temps, folders = self._remove_temps()
         found = self._compare()
+        found.strays[:] = self.aside.recover(found.strays)
         if is_off := found.tally.sums() != self.index.sums(range(256)):
             log.error("chunk_sums_corrected")
             self.index.correct_sums()
@@ -125,7 +133,8 @@ class Recovery:
                 path = self.layout.final(chunk.replica)
                 with disk_errors(path), contextlib.suppress(IsADirectoryError):
                     self.files.remove(path)
-            self.index.remove([chunk.replica for chunk in lost])
+            reasons = dict.fromkeys((chunk.replica for chunk in lost), "missing or cut short at a start")
+            self.aside.rows.to_losses(reasons, self.aside.now)
             self.index.set_setting(_LOST_TOTAL, str(total))
         return total
 

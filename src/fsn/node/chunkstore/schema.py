@@ -63,6 +63,21 @@ MIGRATIONS: Final = (
         word_2     INTEGER NOT NULL,
         word_3     INTEGER NOT NULL
     ) STRICT;
+
+    CREATE TABLE trash (
+        replica_id BLOB PRIMARY KEY CHECK (length(replica_id) = 16),
+        root       BLOB NOT NULL CHECK (length(root) = 32),
+        size_bytes INTEGER NOT NULL CHECK (size_bytes > 0),
+        stored_at  INTEGER NOT NULL,
+        trashed_at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX trash_by_age ON trash (trashed_at);
+
+    CREATE TABLE losses (
+        replica_id BLOB PRIMARY KEY CHECK (length(replica_id) = 16),
+        reason     TEXT NOT NULL,
+        found_at   INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
     """,
 )
 """Numbered from 1, applied in order, each in a transaction of its own; `PRAGMA user_version` is the number of the last one."""

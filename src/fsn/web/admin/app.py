@@ -19,6 +19,7 @@ from fsn.node.services import NodeServices
 from fsn.runtime.metrics import Readings
 from fsn.web.admin.metrics import METRICS_TYPE, READINGS
 from fsn.web.admin.standing import Counted, counted_of, declare_standing
+from fsn.web.admin.upkeep import Scrub, declare_upkeep, scrub_of
 from fsn.web.bearer import bearer
 from fsn.web.middleware import HttpMetrics, install_middleware
 from fsn.web.operations import Guard, Operation, Operations, RequestModel
@@ -115,6 +116,9 @@ class Status(msgspec.Struct, frozen=True):
     dht: DhtStatus
     coordinators: tuple[CoordinatorStatus, ...]
     recovery: RecoveryStatus
+    scrub: Scrub
+    trash_count: int
+    trash_bytes: int
 
 
 class Chunk(msgspec.Struct, frozen=True):
@@ -184,6 +188,7 @@ def _operations(node: NodeServices, token: str = "") -> Operations:
         return Response(generate_latest(node.metrics.registry), content_type=METRICS_TYPE)
 
     declare_standing(operations, node)
+    declare_upkeep(operations, node)
     return operations
 
 
@@ -229,6 +234,9 @@ def status_of(node: NodeServices) -> Status:
         dht=_dht(node),
         coordinators=_coordinators(node),
         recovery=RecoveryStatus(**attrs.asdict(recovery)),
+        scrub=scrub_of(node),
+        trash_count=node.store.trash_totals().count,
+        trash_bytes=node.store.trash_totals().size_bytes,
     )
 
 

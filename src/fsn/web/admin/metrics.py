@@ -28,6 +28,17 @@ READINGS: Sequence[Reading[NodeServices]] = (
         "1 while the disk or the index does not do what it is asked (`chunk_store_failing` in the log says why), else 0.",
         lambda node: float(node.store.failure is not None),
     ),
+    Reading("fsn_node_trash_bytes", "Bytes in the trash.", lambda node: node.store.trash_totals().size_bytes),
+    Reading(
+        "fsn_node_scrub_share",
+        "How much of the round of reading all chunks is done, 0 to 1.",
+        lambda node: node.scrubbing.status.share if node.scrubbing.status else 0.0,
+    ),
+    Reading(
+        "fsn_node_scrub_lost",
+        "Chunks that this round has found damaged or missing.",
+        lambda node: node.scrubbing.status.lost if node.scrubbing.status else 0,
+    ),
     Reading("fsn_node_chunks_lost", "Losses found at all starts.", lambda node: node.store.recovery.lost_total),
     Reading(
         "fsn_node_takes_chunks",

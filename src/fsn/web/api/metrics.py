@@ -116,6 +116,11 @@ CATALOGUE_READINGS: Sequence[Reading[CatalogueCounts | None]] = (
         "Uploads that were begun and neither completed nor dropped.",
         lambda counts: counts.uploads_open if counts else {},
     ),
+    Reading(
+        "fsn_reconciliation_nodes_held",
+        "Nodes with so much garbage that nothing of it is deleted before `fsn coordinator garbage allow`.",
+        lambda counts: counts.garbage_held if counts else {},
+    ),
 )
 
 

@@ -14,7 +14,7 @@ from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import attrs
 import psycopg
@@ -23,7 +23,7 @@ from psycopg.errors import Diagnostic
 
 from bench.catalogue_rows import BIG_CHUNKS, LARGE_CHUNKS, NODES, NOW, OFFLINE, USERS, Shape, fill, named
 from fsn.coord.catalog import ChunkRecord, PlacedReplica, StoredFile, User
-from fsn.coord.database import chunks, dial_backs, files, ledger, nodes, users
+from fsn.coord.database import chunks, dial_backs, drains, files, ledger, nodes, users
 from fsn.coord.database.base import Connection
 from fsn.coord.database.dial_backs import DialedNode
 from fsn.coord.database.driver import TrioConnection
@@ -179,6 +179,12 @@ class Catalogue:
             FileId(uuid4()), UserId(named("u", 1)), "new", 262_144, 262_144, 3, status, "k", b"w", b"s", NOW, NOW,  # type: ignore[arg-type]
         )  # fmt: skip
 
+    @staticmethod
+    def drain(i: int) -> drains.Drain:
+        """Of some node, a tenth of the way through its replicas."""
+        cursor = ReplicaId(UUID(int=2**128 // 10))
+        return drains.Drain(NodeId(named("n", i)), NOW, cursor, NOW, 0, 0, 0, None, "draining", None, None)
+
     async def record_small(self, db: Pool, count: int) -> None:
         """`count` files of one chunk in one statement."""
         new = [self.file() for _ in range(count)]
@@ -296,6 +302,14 @@ class Catalogue:
             "nodes: by API key": lambda db, i: nodes.node_by_api_key_hash(db, sha256(f"k{i}".encode()).digest()),
             "nodes: first page": lambda db, i: nodes.list_nodes(db, None, 100),
             "nodes: a later page": lambda db, i: nodes.list_nodes(db, NodeId(named("n", i)), 100),
+            "declaring: how a node stands": lambda db, i: drains.standing_of(db, PeerId(f"peer{i}")),
+            "declaring: maintenance of 30 days": lambda db, i: drains.maintenance_spans(
+                db, NodeId(named("n", i)), NOW - timedelta(30), NOW
+            ),
+            "draining: who is due (of none)": lambda db, i: drains.claim_drain(db, "c", NOW, soon, pause),
+            "draining: 1000 replicas of a node": lambda db, i: drains.drain_page(db, self.drain(i), 1000),
+            "draining: deletions left": lambda db, i: drains.are_deletions_queued(db, NodeId(named("n", i))),
+            "draining: is it being scanned": lambda db, i: drains.is_being_scanned(db, NodeId(named("n", i))),
             "heartbeats of 10 nodes": lambda db, i: nodes.record_sightings(db, sightings(10)),
             "heartbeats of 900 nodes": lambda db, i: nodes.record_sightings(db, sightings(900)),
             "dial-back: what was found of a node": lambda db, i: dial_backs.record_dial_back(

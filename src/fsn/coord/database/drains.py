@@ -139,12 +139,12 @@ async def claim_drain(db: Pool, by: str, now: datetime, until: datetime, longest
 async def drain_page(db: Pool, drain: Drain, limit: int) -> Sequence[DrainingReplica]:
     """The next `limit` replicas of the node, in the order of their ids; lost ones, too. A few look-ups by index each."""
     return await db.fetch_all(
+        # Scalar sub-selects: "exists" in a list of columns may be planned as one hash of the whole table.
         """select r.id as replica, r.file_id as file, r.chunk_index as index, r.sealed_bytes as size_bytes,
-                  exists (select 1 from replicas o join nodes n on n.id = o.node_id
-                          where o.file_id = r.file_id and o.chunk_index = r.chunk_index and o.id <> r.id and o.state = 'live'
-                              and n.status in ('joining', 'online')) as has_other,
-                  p.file_id is not null or not exists (select 1 from files f where f.id = r.file_id and f.status = 'ready')
-                      as is_queued,
+                  (select o.id from replicas o join nodes n on n.id = o.node_id
+                   where o.file_id = r.file_id and o.chunk_index = r.chunk_index and o.id <> r.id and o.state = 'live'
+                       and n.status in ('joining', 'online') limit 1) is not null as has_other,
+                  p.file_id is not null or (select f.status from files f where f.id = r.file_id) is distinct from 'ready' as is_queued,
                   p.failure
            from (select id, file_id, chunk_index, sealed_bytes from replicas where node_id = %s and id > %s order by id limit %s) r
            left join repairs p on p.file_id = r.file_id and p.chunk_index = r.chunk_index

@@ -1,27 +1,30 @@
-"""`python -m bench [chunks | catalogue | reconciliation | sealing | carriers]`: the chunk path on a network of processes; statements on
-millions of rows; a node compared with the catalogue; sealing in the loop and in threads; TCP beside QUIC."""
+"""`python -m bench [SUITE]`: the chunk path on a network of processes; statements on millions of rows; a node compared with the catalogue;
+sealing in the loop and in threads; TCP beside QUIC; the statements of repair and its speed beside an upload's."""
 
 import argparse
 
-from bench import carriers, catalogue, chunk_path, reconciliation, sealing
+from bench import carriers, catalogue, chunk_path, reconciliation, repairs, sealing
 
 parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
 parser.add_argument(
     "suite",
     nargs="?",
-    choices=["chunks", "catalogue", "reconciliation", "sealing", "carriers"],
+    choices=["chunks", "catalogue", "reconciliation", "sealing", "carriers", "repairs"],
     default="chunks",
     help="default: chunks",
 )
 parser.add_argument("--repeats", type=int, default=5, help="runs of each case, medians are printed (default 5)")
 parser.add_argument(
-    "--replicas", type=int, default=3_000_000, help="catalogue: how many (1,200,000 or more; default 3,000,000)"
+    "--replicas",
+    type=int,
+    default=3_000_000,
+    help="catalogue, repairs: how many (1,200,000 or more; default 3,000,000)",
 )
 parser.add_argument(
     "--compared", type=int, default=1_000_000, help="reconciliation: replicas on the node (default 1,000,000)"
 )
 args = parser.parse_args()
-if args.suite == "catalogue" and args.replicas < 1_200_000:
+if args.suite in ("catalogue", "repairs") and args.replicas < 1_200_000:
     parser.error(f"the catalogue needs 1,200,000 replicas or more; got {args.replicas}")
 if args.suite == "catalogue":
     catalogue.main(args.replicas)
@@ -29,6 +32,8 @@ elif args.suite == "carriers":
     carriers.main(args.repeats)
 elif args.suite == "reconciliation":
     reconciliation.main(args.compared)
+elif args.suite == "repairs":
+    repairs.main(args.replicas, args.repeats)
 elif args.suite == "sealing":
     sealing.main(args.repeats)
 else:

@@ -8,7 +8,7 @@ import secrets
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from hashlib import sha256
@@ -33,7 +33,7 @@ from fsn.coord.database.pool import Pool, PoolConfig
 from fsn.core.ids import ChunkId, FileId, NodeId, PeerId, ReplicaId, UploadId, UserId
 from fsn.core.units import MicroCredits
 
-__all__ = ["main"]
+__all__ = ["Undo", "Work", "main", "measure", "open_catalogue"]
 
 WARM_RUNS: Final = 12
 """After five runs psycopg prepares a statement; after five more PostgreSQL may keep one plan for all parameters."""
@@ -342,12 +342,14 @@ class Catalogue:
 
 def main(replicas: int = 3_000_000) -> None:
     """Make the catalogue, and print one table."""
-    with _catalogue(Shape(replicas)) as (dsn, shape):
-        trio.run(_measure, dsn, Catalogue(shape))
+    shape = Shape(replicas)
+    with open_catalogue(shape) as dsn:
+        trio.run(measure, dsn, Catalogue(shape).operations())
 
 
 @contextmanager
-def _catalogue(shape: Shape) -> Iterator[tuple[str, Shape]]:
+def open_catalogue(shape: Shape) -> Iterator[str]:
+    """The DSN of a server of its own that has all the rows."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fsn-bench-", dir="/tmp")))
         folder.chmod(0o711)
@@ -366,13 +368,14 @@ def _catalogue(shape: Shape) -> Iterator[tuple[str, Shape]]:
             f"PostgreSQL {version}, {size}: {shape.replicas:,} replicas of {shape.chunks:,} chunks of {shape.files:,} files,"
             f" {shape.queued:,} deletions, {NODES:,} nodes; filled in {seconds:.0f} s"
         )
-        yield dsn, shape
+        yield dsn
 
 
-async def _measure(dsn: str, catalogue: Catalogue) -> None:
+async def measure(dsn: str, operations: Mapping[str, Work]) -> None:
+    """Print one line for each operation: round trips, time, and what the server reads for it."""
     print(f"{'':44}{'trips':>6}{'ms':>9}{'server ms':>11}{'rows read':>11}{'pages':>8}  whole tables")
     async with open_metered(dsn, is_explained=False) as (plain, trips), open_metered(dsn, is_explained=True) as seen:
-        for name, work in catalogue.operations().items():
+        for name, work in operations.items():
             wall = await _median_ms(plain, trips, work)
             explained = await _explain(*seen, work)
             print(

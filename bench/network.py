@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -51,14 +51,17 @@ class BenchNetwork:
 
 
 @contextmanager
-def open_network(nodes: int = 5, *, wrap: list[str] | None = None) -> Iterator[BenchNetwork]:
-    """A fresh network in a temporary folder; `wrap` goes before the coordinator's command (a profiler, say)."""
+def open_network(
+    nodes: int = 5, *, wrap: list[str] | None = None, settings: Mapping[str, str] | None = None
+) -> Iterator[BenchNetwork]:
+    """A fresh network in a temporary folder; `wrap` goes before the coordinator's command (a profiler, say), `settings` into its
+    environment."""
     with tempfile.TemporaryDirectory(prefix="fsn-bench-", dir=os.environ.get("FSN_BENCH_DIR", "/var/tmp")) as name:
         folder = Path(name)
         folder.chmod(0o711)
         started: list[subprocess.Popen[bytes]] = []
         try:
-            network = _start(folder, nodes, started, wrap or [])
+            network = _start(folder, nodes, started, wrap or [], settings or {})
             yield network
         finally:
             for process in reversed(started):
@@ -67,10 +70,12 @@ def open_network(nodes: int = 5, *, wrap: list[str] | None = None) -> Iterator[B
                 _wait(process)
 
 
-def _start(folder: Path, nodes: int, started: list[subprocess.Popen[bytes]], wrap: list[str]) -> BenchNetwork:
+def _start(
+    folder: Path, nodes: int, started: list[subprocess.Popen[bytes]], wrap: list[str], settings: Mapping[str, str]
+) -> BenchNetwork:
     data = folder / "coordinator"
     flags = ["--data-dir", str(data), "--http-port", "0", "--p2p-port", "0", "--host", "127.0.0.1"]
-    started.append(_spawn([*wrap, *FSN, "coordinator", "start", *flags], folder / "coordinator.log"))
+    started.append(_spawn([*wrap, *FSN, "coordinator", "start", *flags], folder / "coordinator.log", settings))
     url = f"http://127.0.0.1:{_ports(data)['http']}"
     for number in range(nodes):
         node = folder / f"node{number}"
@@ -81,9 +86,10 @@ def _start(folder: Path, nodes: int, started: list[subprocess.Popen[bytes]], wra
     return BenchNetwork(folder, started[0], started[1:], url, _user(url))
 
 
-def _spawn(command: list[str], log: Path) -> subprocess.Popen[bytes]:
+def _spawn(command: list[str], log: Path, settings: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, **(settings or {})}
     with log.open("wb") as file:
-        return subprocess.Popen(command, stdout=file, stderr=file, stdin=subprocess.DEVNULL)
+        return subprocess.Popen(command, stdout=file, stderr=file, stdin=subprocess.DEVNULL, env=environment)
 
 
 def _ports(data: Path) -> dict[str, int]:

@@ -49,19 +49,17 @@ class Network:
         await self.lab.up()
         await self.join()
 
-    async def join(self, *, last: StorageNode | None = None) -> None:
-        """Start all processes: when it returns, all nodes are online and the user is logged in. `last` is left for `join_node`."""
+    async def join(self) -> None:
+        """Start all processes: when it returns, all nodes are online and the user is logged in."""
         await self.coordinator.start()
         self.user.url = self._url()
-        early = [node for node in self.nodes if node is not last]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.user.register)
-            for node in early:
-                nursery.start_soon(self.join_node, node)
-        await self.wait_online(len(early))
+            for node in self.nodes:
+                nursery.start_soon(self._join_node, node)
+        await self.wait_online(len(self.nodes))
 
-    async def join_node(self, node: StorageNode) -> None:
-        """Register a node and start it."""
+    async def _join_node(self, node: StorageNode) -> None:
         await node.init(self.user.url)
         await node.start()
 

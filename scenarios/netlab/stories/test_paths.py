@@ -1,7 +1,6 @@
 """Networks that let only some protocols through: TCP where UDP is blocked, QUIC where TCP is."""
 
 from collections.abc import Awaitable, Callable
-from importlib.util import find_spec
 
 import pytest
 
@@ -10,11 +9,7 @@ from scenarios.netlab.lab import Lab
 from scenarios.netlab.nat import NatKind
 from scenarios.netlab.network import Network
 
-pytestmark = [
-    pytest.mark.netns,
-    pytest.mark.slow,
-    pytest.mark.skipif(find_spec("fsn.p2p.transport.quic") is None, reason="waits for QUIC: fsn.p2p.transport.quic"),
-]
+pytestmark = [pytest.mark.netns, pytest.mark.slow]
 
 SIZE_BYTES = 1_500_000
 NO_UDP = ("meta l4proto udp",)

@@ -244,10 +244,7 @@ class Catalogue:
                     raise Undo
 
         def sightings(count: int) -> list[nodes.Sighting]:
-            return [
-                nodes.Sighting(node, "online", 1, 1, 1, "1", ("/ip4/192.0.2.1/tcp/1",), None, NOW)
-                for node in online[:count]
-            ]
+            return [nodes.Sighting(node, 1, 1, 1, "1", ("/ip4/192.0.2.1/tcp/1",), None, NOW) for node in online[:count]]
 
         return {
             "log in: the user by email": lambda db, i: users.user_by_email(db, f"U{i}@example.com"),
@@ -336,7 +333,7 @@ class Catalogue:
             "stored in vain: 16 replicas": lambda db, i: chunks.queue_deletions(
                 db, [replica for n in range(6) for replica in self.record(big, n).replicas], soon
             ),
-            "expiring: what has expired": lambda db, i: files.expired_uploads(db, NOW, 100),
+            "expiring: what has expired": lambda db, i: files.expired_uploads(db, NOW, 100, PeerId("us")),
         }
 
 

@@ -16,9 +16,12 @@ from structlog.testing import capture_logs
 from fsn.coord.catalog import NodeRecord, NodeStatus
 from fsn.coord.config import MembershipConfig, PlacementConfig
 from fsn.coord.database.base import Connect, Connection
+from fsn.coord.database.node_states import transitions_of
+from fsn.coord.database.nodes import node_by_id
 from fsn.coord.database.pool import Pool, PoolConfig
 from fsn.coord.handlers import NodeHandlers
-from fsn.coord.membership import REFRESH_SECONDS, Member, Membership, SightingRecording
+from fsn.coord.liveness.sightings import SightingRecording
+from fsn.coord.membership import REFRESH_SECONDS, Member, Membership
 from fsn.coord.registration import SIGNED_PREFIX, NodeApplication, Registrar
 from fsn.core.errors import Invalid, TooFewNodes, Unavailable
 from fsn.core.ids import NodeId, PeerId
@@ -31,6 +34,7 @@ from fsn.runtime.identity import Identity
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
 SILENT_SECONDS = 30
+STALL_SECONDS = 40
 SUSPECT_SECONDS = 20
 FREE = 10**9
 
@@ -60,6 +64,7 @@ class Network:
     memory: MemoryNetwork
     transport: Transport
     membership: Membership
+    recording: SightingRecording
     nursery: trio.Nursery
     wall_drift: timedelta = timedelta()
     nodes: list[Identity] = attrs.field(factory=list)
@@ -103,7 +108,7 @@ class Network:
 
     async def flush(self) -> None:
         """One step of the worker that writes."""
-        await SightingRecording(self.membership, self.db).step()
+        await self.recording.step()
 
     async def record(self, member: Member) -> NodeRecord:
         """What the database has."""
@@ -112,6 +117,12 @@ class Network:
         )
         status, used_bytes, last_seen_at = found[0]
         return attrs.evolve(member.record, status=status, used_bytes=used_bytes, last_seen_at=last_seen_at)
+
+    async def full_record(self, member: Member) -> NodeRecord:
+        """Its whole row."""
+        found = await node_by_id(self.db, member.node)
+        assert found is not None
+        return found
 
     async def judge(self, member: Member, status: str) -> None:
         """Change a node's status behind the back of this coordinator."""
@@ -140,7 +151,8 @@ async def open_view(db: CountingPool, memory: MemoryNetwork) -> AsyncIterator[Ne
             config=MembershipConfig(silent_after_seconds=SILENT_SECONDS, suspect_seconds=SUSPECT_SECONDS),
             placement=PlacementConfig(sample_nodes=10),
         )  # fmt: skip
-        view = Network(db, memory, transport, membership, nursery)
+        recording = SightingRecording(membership, db, transport.peer, stall_seconds=STALL_SECONDS)
+        view = Network(db, memory, transport, membership, recording, nursery)
         yield view
         nursery.cancel_scope.cancel()
 
@@ -189,7 +201,7 @@ async def test_a_node_is_online_while_it_is_heard(network: Network, mock_clock: 
 
 
 async def test_the_status_shown_is_what_is_known_best(network: Network, mock_clock: trio.testing.MockClock) -> None:
-    """What is judged stays; else what this coordinator sees; else what another one wrote lately; else nothing."""
+    """What is judged stays; else what this coordinator sees; else what another one does; else nothing."""
     [member] = await network.members(1)
     status = network.membership.status
     judgements: list[NodeStatus] = ["maintenance", "draining", "left", "disqualified"]
@@ -198,16 +210,17 @@ async def test_the_status_shown_is_what_is_known_best(network: Network, mock_clo
     assert status(member.record) == "online"
     elsewhere = attrs.evolve(member.record, id=NodeId(UUID(int=5)))
     now = network.wall()
-    assert status(attrs.evolve(elsewhere, last_seen_at=None)) == "joining"
-    cases: list[tuple[float, NodeStatus, NodeStatus]] = [
-        (SILENT_SECONDS - 1, "online", "online"),
-        (SILENT_SECONDS + 1, "online", "offline"),
-        (1, "offline", "offline"),
-        (-3600, "online", "offline"),
+    cases: list[tuple[NodeStatus, datetime | None, NodeStatus]] = [
+        ("joining", now, "joining"),
+        ("joining", None, "online"),
+        ("online", None, "online"),
+        ("online", now, "offline"),
+        ("offline", now, "offline"),
+        ("offline", None, "online"),
     ]
-    for age_seconds, written, shown in cases:
-        seen = attrs.evolve(elsewhere, status=written, last_seen_at=now - timedelta(seconds=age_seconds))
-        assert status(seen) == shown, age_seconds
+    for written, absent_since, shown in cases:
+        seen = attrs.evolve(elsewhere, status=written, absent_since=absent_since)
+        assert status(seen) == shown, (written, absent_since)
 
 
 @pytest.mark.parametrize("status", ["maintenance", "draining", "left", "disqualified"])
@@ -318,8 +331,13 @@ async def test_too_few_nodes_are_told_with_both_numbers(network: Network, mock_c
 
 
 async def test_many_sightings_are_one_visit(network: Network, mock_clock: trio.testing.MockClock) -> None:
-    """However many nodes were heard; and none when nothing was."""
+    """However many nodes were heard, and one more when any came; none when nothing was."""
     members = await network.members(20)
+    before = network.db.visits
+    await network.flush()
+    assert network.db.visits == before + 2
+    for identity in network.nodes:
+        await network.beat(identity)
     before = network.db.visits
     await network.flush()
     assert network.db.visits == before + 1
@@ -368,10 +386,96 @@ async def test_a_clock_that_was_set_back_a_little_hides_no_absence(
     network.wall_drift = timedelta(milliseconds=-5)
     mock_clock.jump(SILENT_SECONDS)
     await network.flush()
-    record = await network.record(member)
-    assert record.status == "offline"
-    assert record.last_seen_at is not None
-    assert (network.wall() - record.last_seen_at).total_seconds() == pytest.approx(SILENT_SECONDS, abs=0.01)
+    assert (await network.record(member)).status == "offline"
+
+
+async def test_who_is_heard_by_any_coordinator_is_online(network: Network, mock_clock: trio.testing.MockClock) -> None:
+    """Whichever of two loses it first; lost by both, it is offline from when the last one heard it, on record once, with the reason."""
+    async with open_view(network.db, network.memory) as other:
+        [member] = await network.members(1)
+        identity = network.nodes[0]
+        await network.memory.transport(identity.peer).connect(other.transport.peer, other.transport.addresses)
+        await other.beat(identity)
+        for view in (network, other, network):
+            await view.flush()
+        mock_clock.jump(5)
+        network.memory.cut(identity.peer, network.transport.peer)
+        await network.flush()
+        assert (await network.record(member)).status == "online"
+        assert network.membership.status(await network.full_record(member)) == "online"
+        mock_clock.jump(5)
+        network.memory.cut(identity.peer, other.transport.peer)
+        await other.flush()
+        record = await network.full_record(member)
+        assert (record.status, record.absent_since) == ("offline", START + timedelta(seconds=10))
+        entries = await transitions_of(network.db, member.node, None, 10)
+        assert [(entry.end, entry.reason, entry.coordinator) for entry in entries] == [
+            ("offline", "the connection was lost", other.transport.peer),
+            ("online", "first heartbeat", network.transport.peer),
+            ("joining", "registered", "c"),
+        ]
+
+
+async def test_each_change_is_on_record_with_its_reason(network: Network, mock_clock: trio.testing.MockClock) -> None:
+    """First heard, silent, heard again, cut off."""
+    [member] = await network.members(1)
+    await network.flush()
+    mock_clock.jump(10)
+    await network.beat(network.nodes[0])
+    await network.flush()
+    mock_clock.jump(SILENT_SECONDS)
+    await network.flush()
+    record = await network.full_record(member)
+    assert (record.status, record.absent_since) == ("offline", START + timedelta(seconds=10))
+    mock_clock.jump(STALL_SECONDS - 1)
+    await network.flush()
+    await network.beat(network.nodes[0])
+    await network.flush()
+    network.memory.cut(network.nodes[0].peer, network.transport.peer)
+    await network.flush()
+    reasons = [(entry.end, entry.reason) for entry in await transitions_of(network.db, member.node, None, 10)]
+    assert reasons[::-1] == [
+        ("joining", "registered"),
+        ("online", "first heartbeat"),
+        ("offline", "nothing heard for 30 s"),
+        ("online", "heard again after 1 min 9 s"),
+        ("offline", "the connection was lost"),
+    ]
+
+
+async def test_a_stall_of_the_coordinator_blames_nobody(network: Network, mock_clock: trio.testing.MockClock) -> None:
+    """Stopped for longer than a node may be silent, it does not judge before it has listened for so long again."""
+    [member] = await network.members(1)
+    await network.flush()
+    mock_clock.jump(1000)
+    await network.flush()
+    assert network.membership.is_online(member)
+    assert (await network.record(member)).status == "online"
+    mock_clock.jump(SILENT_SECONDS)
+    await network.flush()
+    assert (await network.record(member)).status == "offline"
+
+
+async def test_a_change_that_may_not_have_been_written_is_written_again(
+    network: Network, mock_clock: trio.testing.MockClock
+) -> None:
+    """The database was away when a node went, and it came back before that: no trace of it; or it stays away, and that is written."""
+    [member] = await network.members(1)
+    await network.flush()
+    for comes_back in (True, False):
+        mock_clock.jump(1)
+        network.memory.cut(network.nodes[0].peer, network.transport.peer)
+        network.db.is_away = True
+        with pytest.raises(Unavailable):
+            await network.flush()
+        network.db.is_away = False
+        if comes_back:
+            await network.memory.transport(network.nodes[0].peer).connect(
+                network.transport.peer, network.transport.addresses
+            )
+            await network.beat(network.nodes[0])
+        await network.flush()
+        assert (await network.record(member)).status == ("online" if comes_back else "offline")
 
 
 async def test_a_judgement_is_not_overwritten_by_a_sighting(

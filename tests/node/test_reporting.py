@@ -11,7 +11,7 @@ import trio
 from fsn.core.errors import PeerRefused, PeerTimeout, Unreachable
 from fsn.core.ids import PeerId
 from fsn.core.reachability import DialResult
-from fsn.node.reporting import MAX_COORDINATORS, Reporting, redial_pause
+from fsn.node.reporting import FORGET_SECONDS, MAX_COORDINATORS, Reporting, redial_pause
 from fsn.p2p.transport.base import Stream, StreamHandler, Transport
 from fsn.p2p.wire.messages import Contact, Heartbeat, HeartbeatAnswer, Request, Response
 
@@ -259,3 +259,28 @@ async def test_the_pause_grows(down: float, longest: float) -> None:
     rng = Random(1)
     pauses = [redial_pause(down, rng) for _ in range(200)]
     assert longest / 2 <= min(pauses) < max(pauses) <= longest
+
+
+async def test_a_coordinator_that_is_gone_for_long_is_forgotten(
+    autojump_clock: trio.testing.MockClock, transport: SwitchedTransport, coordinator: Coordinator
+) -> None:
+    """One that another named, an hour after its end and after it was named last; should it be named again, it is dialled again. The pinned
+    one is never forgotten."""
+    async with reporting(transport, coordinator) as found:
+        coordinator.answer = HeartbeatAnswer(coordinators=(Contact(OTHER, ("/ip4/127.0.0.1/tcp/3",)),))
+        await trio.sleep(30)
+        coordinator.answer = HeartbeatAnswer()
+        await trio.sleep(2 * FORGET_SECONDS)
+        assert found.knows(OTHER)
+        transport.cut()
+        await trio.sleep(FORGET_SECONDS - 100)
+        assert found.knows(OTHER)
+        await trio.sleep(200)
+        assert not found.knows(OTHER)
+        await trio.sleep(10 * FORGET_SECONDS)
+        assert [link.contact.peer for link in found.links] == [THEM]
+        transport.is_up = True
+        coordinator.answer = HeartbeatAnswer(coordinators=(Contact(OTHER, ("/ip4/127.0.0.1/tcp/3",)),))
+        await trio.sleep(200)
+        assert found.knows(OTHER)
+        assert all(link.is_connected for link in found.links)

@@ -1,8 +1,6 @@
-"""`fsn coordinator`: start a coordinator, bring its database up to date, show its configuration."""
+"""`fsn coordinator`: start a coordinator, bring its database up to date, show its configuration, judge its nodes."""
 
-import os
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -10,23 +8,23 @@ import attrs
 import click
 import trio
 
+from fsn.cli.coordinator_nodes import nodes
+from fsn.cli.coordinator_settings import load_settings, settings_options
 from fsn.cli.exits import ReportingGroup, json_option, print_json
-from fsn.cli.places import default_data_dir
 from fsn.cli.repairs import show_repairs
 from fsn.coord.database.migrate import migrate as apply_migrations
-from fsn.coord.database.pool import Pool, holds_password, open_pool
+from fsn.coord.database.pool import Pool, open_pool
 from fsn.coord.database.reconciliations import allow_garbage, garbage_held
-from fsn.core.errors import ConfigError, NotFound
+from fsn.core.errors import NotFound
 from fsn.core.ids import NodeId
 from fsn.daemon.coordinator import Coordinator, CoordinatorConfig, open_database, run_coordinator
 from fsn.runtime.clock import system_clock
-from fsn.runtime.config import config_as_toml, load_config
+from fsn.runtime.config import config_as_toml
 from fsn.runtime.data_folder import locked_folder
 from fsn.runtime.logs import configure_logs
 
 __all__ = ["coordinator"]
 
-CONFIG_NAME = "coordinator.toml"
 T = TypeVar("T")
 
 
@@ -39,21 +37,7 @@ def coordinator() -> None:
     """
 
 
-def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(
-        (
-            click.option("--data-dir", type=click.Path(path_type=Path), help="Folder of this coordinator's data."),
-            click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file with settings."),
-            click.option("--http-port", type=int, help="TCP port of the HTTP API; 0 = any free one. Default 8080."),
-            click.option("--p2p-port", type=int, help="TCP port for storage nodes; 0 = any free one. Default 4001."),
-            click.option(
-                "--host", help="Address to listen on, for HTTP and nodes. Default: HTTP 127.0.0.1, nodes all."
-            ),
-            click.option("--dsn", help="PostgreSQL URL, without a password. Default: an embedded server."),
-        )
-    ):
-        command = option(command)
-    return command
+coordinator.add_command(nodes)
 
 
 @coordinator.command(
@@ -64,19 +48,19 @@ Examples:
   PGPASSFILE=~/.pgpass fsn coordinator start --dsn postgresql://fsn@localhost/fsn
 """
 )
-@_settings_options
+@settings_options
 def start(**flags: Any) -> None:
     """Run until SIGTERM or Ctrl-C; a second one ends at once. The ports in force are printed and written to ports.json."""
-    config = _load(**flags)
+    config = load_settings(**flags)
     configure_logs(config.log)
     trio.run(lambda: run_coordinator(config, announce=_announce))
 
 
 @coordinator.command(epilog="\b\nExample:\n  fsn coordinator migrate --dsn postgresql://fsn@localhost/fsn\n")
-@_settings_options
+@settings_options
 def migrate(**flags: Any) -> None:
     """Bring the database up to date without starting (start does it, too). Safe beside running coordinators."""
-    config = _load(**flags)
+    config = load_settings(**flags)
     configure_logs(config.log)
     applied = trio.run(_migrate, config)
     click.echo(f"applied: {', '.join(map(str, applied))}" if applied else "the database is up to date")
@@ -95,12 +79,12 @@ Examples:
   fsn coordinator repairs --limit 20 --dsn postgresql://fsn@localhost/fsn
 """
 )
-@_settings_options
+@settings_options
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Show so many at most.")
 @json_option
 def repairs(limit: int, as_json: bool, **flags: Any) -> None:
     """Show which chunks wait for repair, worst first, and why. Safe beside running coordinators."""
-    config = _load(**flags)
+    config = load_settings(**flags)
     configure_logs(config.log)
     trio.run(show_repairs, config, limit, as_json)
 
@@ -111,10 +95,10 @@ def config() -> None:
 
 
 @config.command(epilog="\b\nExample:\n  fsn coordinator config show > coordinator.toml\n")
-@_settings_options
+@settings_options
 def show(**flags: Any) -> None:
     """Print what is in force, as TOML."""
-    click.echo(config_as_toml(_load(**flags)), nl=False)
+    click.echo(config_as_toml(load_settings(**flags)), nl=False)
 
 
 @coordinator.group(cls=ReportingGroup)
@@ -123,11 +107,11 @@ def garbage() -> None:
 
 
 @garbage.command("list", epilog="\b\nExample:\n  fsn coordinator garbage list --json\n")
-@_settings_options
+@settings_options
 @json_option
 def list_garbage(*, as_json: bool, **flags: Any) -> None:
     """Name the nodes whose garbage waits for `allow`. Was an old backup of the database put back? Then put the newest one back instead."""
-    held = trio.run(_with_database, _load(**flags), garbage_held)
+    held = trio.run(_with_database, load_settings(**flags), garbage_held)
     if as_json:
         print_json({"nodes": [{**attrs.asdict(each), "node": str(each.node)} for each in held]})
         return
@@ -140,14 +124,14 @@ def list_garbage(*, as_json: bool, **flags: Any) -> None:
 
 @garbage.command(epilog="\b\nExample:\n  fsn coordinator garbage allow 5a2f0c5e-6f0e-4d5e-9c3e-0d5e2f5a0c5e\n")
 @click.argument("node", type=click.UUID)
-@_settings_options
+@settings_options
 def allow(*, node: UUID, **flags: Any) -> None:
     """Let the garbage of NODE be deleted in its next round, through the node's trash."""
 
     async def permit(db: Pool) -> bool:
         return await allow_garbage(db, NodeId(node), system_clock())
 
-    if not trio.run(_with_database, _load(**flags), permit):
+    if not trio.run(_with_database, load_settings(**flags), permit):
         raise NotFound(f"no garbage of node {node} is held; `fsn coordinator garbage list` names those that have some")
     click.echo("allowed: it is deleted in the node's next round")
 
@@ -155,36 +139,6 @@ def allow(*, node: UUID, **flags: Any) -> None:
 async def _with_database(config: CoordinatorConfig, work: Callable[[Pool], Awaitable[T]]) -> T:
     async with open_database(config) as dsn, open_pool(dsn, config.database.pool, driver=config.database.driver) as db:
         return await work(db)
-
-
-def _load(
-    data_dir: Path | None,
-    config_file: Path | None,
-    http_port: int | None,
-    p2p_port: int | None,
-    host: str | None,
-    dsn: str | None,
-) -> CoordinatorConfig:
-    if dsn is not None and holds_password(dsn):
-        raise ConfigError(
-            "--dsn must not hold a password: everybody on this machine can read it in the list of processes."
-            " Put it into PGPASSWORD, a passfile (PGPASSFILE), or FSN_DATABASE__DSN"
-        )
-    folder = data_dir or Path(os.environ.get("FSN_DATA_DIR") or default_data_dir("coordinator"))
-    standard = folder / CONFIG_NAME
-    return load_config(
-        CoordinatorConfig,
-        file=config_file or (standard if standard.exists() else None),
-        environment=os.environ,
-        overrides={
-            "data_dir": folder.absolute(),
-            "http.port": http_port,
-            "http.host": host,
-            "p2p.tcp_port": p2p_port,
-            "p2p.listen_host": host,
-            "database.dsn": dsn,
-        },
-    )
 
 
 def _announce(running: Coordinator) -> None:

@@ -108,10 +108,13 @@ class Node:
     id: NodeId
     name: str
     status: str
+    status_since: datetime | None = None
+    status_reason: str | None = None
     capacity_bytes: int | None = None
     used_bytes: int | None = None
     chunk_count: int | None = None
     uptime: float | None = None
+    uptime_day: float | None = None
     reputation: float | None = None
     region: str | None = None
 

@@ -62,8 +62,23 @@ class MembershipConfig:
 
     silent_after_seconds: float = attrs.field(default=30.0, validator=gt(0))
     """A node that sent no heartbeat (one every 10 s) for so long gets no new chunks and shows as offline."""
+    checkpoint_seconds: float = attrs.field(default=2.0, validator=gt(0))
+    """How often a coordinator writes that it is there. After five times as long without, it was away itself, and no node is blamed for
+    that time; after ten times as long, the others take it for dead."""
+    settle_seconds: float = attrs.field(default=15.0, validator=ge(0))
+    """How long nodes have to come back after a coordinator's start, or after it was away, before their absence counts."""
     suspect_seconds: float = attrs.field(default=30.0, validator=ge(0))
     """A node that failed a store gets no new chunks for so long, while there are others; one slow to give a chunk is asked last."""
+
+    @property
+    def stall_seconds(self) -> float:
+        """After so long without a checkpoint this coordinator was away."""
+        return 5 * self.checkpoint_seconds
+
+    @property
+    def dead_seconds(self) -> float:
+        """After so long without a checkpoint the others take it for dead. Longer than the stall: whom they bury has noticed itself."""
+        return 10 * self.checkpoint_seconds
 
 
 @attrs.frozen

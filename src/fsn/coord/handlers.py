@@ -25,7 +25,7 @@ class NodeHandlers:
         member = await self.membership.heard(peer, message)
         if member is None:
             return Refusal(RefusalCode.NOT_AUTHORISED, f"{peer} is not registered here: run `fsn node init`")
-        return HeartbeatAnswer(earned_micro_credits=0, coordinators=self.contacts())
+        return HeartbeatAnswer(0, self.contacts(), state=self.membership.status(member.record))
 
 
 def _check_text(message: Heartbeat) -> None:

@@ -13,24 +13,23 @@ import trio
 
 from fsn.coord.catalog import NodeRecord, NodeStatus
 from fsn.coord.config import MembershipConfig, PlacementConfig
-from fsn.coord.database.nodes import Sighting, node_by_peer, record_sightings
+from fsn.coord.database.nodes import Sighting, node_by_peer
 from fsn.coord.database.pool import Pool
+from fsn.coord.database.presence import PresenceChange
 from fsn.core.errors import TooFewNodes, Unavailable
 from fsn.core.ids import NodeId, PeerId
+from fsn.core.node_states import TAKES_CHUNKS, NodeState
 from fsn.core.placement import Candidate, network_prefix, place, place_round_robin
 from fsn.p2p.client import Requester
 from fsn.p2p.transport.base import Transport
 from fsn.p2p.wire.messages import STORE_CHUNK, Heartbeat
 from fsn.runtime.clock import Clock
-from fsn.runtime.supervise import Rest
+from fsn.runtime.supervise import Bell
 
-__all__ = ["Member", "Membership", "SightingRecording"]
+__all__ = ["Member", "Membership", "Standing"]
 
 log = structlog.get_logger()
 
-TAKES_CHUNKS = frozenset({"joining", "online", "offline"})
-"""States in which a connected node is given new chunks; the others are declared or judged, and stay until that changes."""
-FLUSH_SECONDS = 1.0
 REFRESH_SECONDS = 60.0
 """A member's row is read again after so long: what an administrator or another coordinator decided is in force here then."""
 
@@ -55,7 +54,25 @@ class Member:
     prefix: str | None = None
     """The failure domain of `address`."""
     is_dirty: bool = False
-    was_online: bool = False
+    """There is a heartbeat that the database does not know."""
+    is_here: bool = False
+    """It was online when that was looked at last."""
+    changed_at: datetime = datetime.min.replace(tzinfo=UTC)
+    """Since when it is here, or not, by the clock on the wall."""
+    lost_because: str = ""
+    is_watched: bool = False
+    """A task waits for the end of its connection, or soon will."""
+    recorded_here: bool | None = None
+    """What the database knows of `is_here`; None: what a transaction made of it is not known."""
+
+
+@attrs.frozen
+class Standing:
+    """How a node stands, for whoever looks."""
+
+    status: NodeStatus
+    since: datetime
+    reason: str
 
 
 class Membership:
@@ -80,6 +97,10 @@ class Membership:
         self._config = config
         self._placement = placement
         self._turn = 0
+        self._resumed_at = -math.inf
+        self.changed = Bell()
+        """Rings when a node comes or goes."""
+        self._arrivals, self._to_watch = trio.open_memory_channel[Member](math.inf)
         self._by_peer: dict[PeerId, Member] = {}
         self._by_node: dict[NodeId, Member] = {}
 
@@ -94,14 +115,34 @@ class Membership:
         if address != member.address:
             member.address, member.prefix = address, network_prefix(address) if address else None
         member.is_dirty = True
-        if not member.was_online:
-            member.was_online = True
+        if not member.is_here:
+            member.is_here, member.changed_at = True, member.seen_at
             log.info("node_online", node=str(member.node), name=member.record.name, chunks=heartbeat.chunk_count)
+            if not member.is_watched:
+                member.is_watched = True
+                self._arrivals.send_nowait(member)
+            self.changed.ring()
         return member
 
     def is_known(self, peer: PeerId) -> bool:
         """Whether it is a node that this coordinator has heard of."""
         return peer in self._by_peer
+
+    async def watch_connections(self) -> None:
+        """Notice in the moment it happens that a node's connection ends; until cancelled, which is harmless at any time."""
+        async with trio.open_nursery() as nursery:
+            async for member in self._to_watch:
+                nursery.start_soon(self._watch, member)
+
+    async def _watch(self, member: Member) -> None:
+        await self._transport.wait_disconnected(member.peer)
+        member.is_watched = False
+        if member.is_here and not self._transport.is_connected(member.peer):
+            self._lose(member)
+
+    def resume(self) -> None:
+        """This coordinator was stopped or stalled: nobody was silent meanwhile, as far as it knows."""
+        self._resumed_at = trio.current_time()
 
     async def registered(self, peer: PeerId) -> Member | None:
         """The node with that peer id, whether it is there or not; None when no such node is registered."""
@@ -109,7 +150,8 @@ class Membership:
 
     def is_online(self, member: Member) -> bool:
         """Whether the node is connected here and was heard of lately."""
-        is_fresh = trio.current_time() - member.heard_at < self._config.silent_after_seconds
+        heard_at = max(member.heard_at, self._resumed_at)
+        is_fresh = trio.current_time() - heard_at < self._config.silent_after_seconds
         return is_fresh and self._transport.is_connected(member.peer)
 
     def is_connected(self, member: Member) -> bool:
@@ -130,18 +172,30 @@ class Membership:
         return [member for member in self._by_node.values() if self.is_online(member)]
 
     def status(self, record: NodeRecord) -> NodeStatus:
-        """How a node stands now: what is declared or judged of it stays; else whether it is there, as this coordinator or the last
-        heartbeat at any coordinator knows."""
+        """How a node stands now: what is declared or judged of it stays; else whether it is heard, here or by another coordinator."""
         if record.status not in TAKES_CHUNKS:
             return record.status
         member = self._by_node.get(record.id)
         if member is not None and self.is_online(member):
             return "online"
-        if record.last_seen_at is None:
-            return "joining"
-        silence_seconds = (self._clock() - record.last_seen_at).total_seconds()
-        is_fresh = record.status == "online" and abs(silence_seconds) < self._config.silent_after_seconds
-        return "online" if is_fresh else "offline"
+        if record.absent_since is None and (member is None or member.recorded_here is False):
+            return "online"  # another one hears it; what stands there for us may be a second old
+        return "joining" if record.status == "joining" else "offline"
+
+    def standing(self, record: NodeRecord) -> Standing:
+        """Its status now, since when, and why. What the catalogue does not say yet (it will in seconds) is said here."""
+        status = self.status(record)
+        if status == record.status:
+            return Standing(status, record.status_since, record.status_reason)
+        if status == "offline":
+            return Standing(status, record.absent_since or self._clock(), "no coordinator hears it")
+        member = self._by_node.get(record.id)
+        return Standing(status, member.changed_at if member else record.status_since, "is heard")
+
+    def note_status(self, node: NodeId, status: NodeState) -> None:
+        """A node passed into another state, by whomever; harmless when it is not known here."""
+        if member := self._by_node.get(node):
+            member.record = attrs.evolve(member.record, status=status)
 
     def member(self, node: NodeId) -> Member | None:
         """What is known here of a node."""
@@ -224,12 +278,8 @@ class Membership:
         return [self._candidate(each) for each in members if each.node not in without and self._takes_chunks(each)]
 
     def dirty_sightings(self) -> list[Sighting]:
-        """What the database does not know yet; it is taken as written."""
-        for member in self._by_node.values():
-            if member.was_online and not self.is_online(member):
-                member.was_online, member.is_dirty = False, True
-                log.info("node_offline", node=str(member.node), name=member.record.name)
-        dirty = [member for member in self._by_node.values() if member.is_dirty and member.heartbeat is not None]
+        """What nodes said and the database does not know yet; it is taken as written."""
+        dirty = [member for member in self._by_node.values() if member.is_dirty]
         for member in dirty:
             member.is_dirty = False
         return [self._sighting(member, member.heartbeat) for member in dirty if member.heartbeat is not None]
@@ -238,6 +288,46 @@ class Membership:
         """They could not be written after all: write them with the next."""
         for sighting in sightings:
             self._by_node[sighting.node].is_dirty = True
+
+    def presence_changes(self) -> list[PresenceChange]:
+        """Which nodes came or went, as far as the database does not know. Until `note_recorded` it is not known what that knows."""
+        self._notice_silence()
+        changed = [member for member in self._by_node.values() if member.recorded_here is not member.is_here]
+        for member in changed:
+            member.recorded_here = None
+        return [self._change(member) for member in changed]
+
+    def note_recorded(self, changes: Iterable[PresenceChange]) -> None:
+        """The database knows these."""
+        for change in changes:
+            self._by_node[change.node].recorded_here = change.reason is None
+
+    def forget_recorded(self, *, since: datetime | None = None) -> None:
+        """What the database knows of presence may have changed behind our back: tell it all again, as new `since` then if given."""
+        for member in self._by_node.values():
+            member.recorded_here = None
+            if since is not None and member.is_here:
+                member.changed_at = since
+
+    def _notice_silence(self) -> None:
+        for member in self._by_node.values():
+            if member.is_here and not self.is_online(member):
+                self._lose(member)
+
+    def _lose(self, member: Member) -> None:
+        member.is_here = False
+        if self._transport.is_connected(member.peer):
+            member.changed_at = member.seen_at
+            member.lost_because = f"nothing heard for {self._config.silent_after_seconds:g} s"
+        else:
+            member.changed_at, member.lost_because = self._clock(), "the connection was lost"
+        log.info("node_offline", node=str(member.node), name=member.record.name, reason=member.lost_because)
+        self.changed.ring()
+
+    def _change(self, member: Member) -> PresenceChange:
+        reason = None if member.is_here else member.lost_because
+        decided_at = member.changed_at if member.is_here else self._clock()
+        return PresenceChange(member.node, member.changed_at, decided_at, reason)
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -288,7 +378,6 @@ class Membership:
     def _sighting(self, member: Member, heartbeat: Heartbeat) -> Sighting:
         return Sighting(
             node=member.node,
-            status="online" if member.was_online else "offline",
             used_bytes=heartbeat.used_bytes,
             free_bytes=heartbeat.free_bytes,
             chunk_count=heartbeat.chunk_count,
@@ -297,25 +386,3 @@ class Membership:
             observed_address=member.address,
             seen_at=member.seen_at,
         )
-
-
-@attrs.frozen
-class SightingRecording:
-    """Writes what was seen of nodes to the database, once a second, many in one statement."""
-
-    membership: Membership
-    db: Pool
-    name: str = "sighting_recording"
-
-    async def step(self) -> Rest:
-        """Write what changed since the last step."""
-        sightings = self.membership.dirty_sightings()
-        is_written = not sightings
-        try:
-            if sightings:
-                await record_sightings(self.db, sightings)
-                is_written = True
-        finally:
-            if not is_written:
-                self.membership.forget_written(sightings)
-        return Rest(FLUSH_SECONDS)

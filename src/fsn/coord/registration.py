@@ -10,9 +10,9 @@ from uuid import UUID
 import attrs
 import structlog
 
-from fsn.coord.catalog import NodeRecord
+from fsn.coord.catalog import NodeRecord, NodeTransition
 from fsn.coord.database.dial_backs import DialedNode, dialed_node
-from fsn.coord.database.node_states import change_status
+from fsn.coord.database.node_states import change_status, transitions_of
 from fsn.coord.database.nodes import Registration, list_nodes, node_by_api_key_hash, node_by_id, register_node
 from fsn.coord.database.pool import Pool
 from fsn.core.errors import Conflict, Invalid, NotFound, Unauthorized
@@ -107,6 +107,13 @@ class Registrar:
     async def reachability(self, node: NodeId) -> DialedNode | None:
         """How the node was reached when it was last dialled; None when it never was."""
         return await dialed_node(self._db, node)
+
+    async def transitions(self, node: NodeId, before: int | None, limit: int) -> Sequence[NodeTransition]:
+        """A page of what the node went through, the newest first; `before` is the last id of the page before. Raises Invalid, NotFound."""
+        if before is not None and not 0 < before < 2**63:
+            raise Invalid("the cursor is not one that this list gave")
+        await self.node(node)
+        return await transitions_of(self._db, node, before, limit)
 
     async def authenticate(self, api_key: str) -> NodeRecord:
         """Whose API key it is. Raises Unauthorized."""

@@ -33,8 +33,11 @@ from fsn.coord.fetching import Fetcher
 from fsn.coord.files import Files
 from fsn.coord.handlers import NodeHandlers
 from fsn.coord.keyring import Keyring
+from fsn.coord.liveness.sightings import SightingRecording
+from fsn.coord.liveness.uptime import UptimeFolding, Uptimes
+from fsn.coord.liveness.watching import Watching
 from fsn.coord.losses import LossReports
-from fsn.coord.membership import Membership, SightingRecording
+from fsn.coord.membership import Membership
 from fsn.coord.metrics import CoordinatorMetrics
 from fsn.coord.recording import Recorder
 from fsn.coord.registration import Registrar
@@ -108,6 +111,7 @@ class Services:
     downloads: Downloads
     files: Files
     registrar: Registrar
+    uptimes: Uptimes
     contacts: Callable[[], tuple[Contact, ...]]
     metrics: CoordinatorMetrics
     fetcher: Fetcher
@@ -155,6 +159,11 @@ async def open_services(
         membership = Membership(
             db, transport, requester, clock=clock, chance=chance, config=config.membership, placement=config.placement
         )
+        # Where workers rest long, a checkpoint comes as seldom, and its absence means something later.
+        checkpoint_seconds = max(config.membership.checkpoint_seconds, shortest_rest_seconds)
+        watch = attrs.evolve(config.membership, checkpoint_seconds=checkpoint_seconds)
+        watching = Watching(db, transport.peer, membership, clock=clock, config=watch, addresses=announced)
+        await watching.enter()
         deletions_due, drains_due, scans_due, repairs_due = Bell(), Bell(), Bell(), Bell()
         recorder = Recorder(db, clock=clock, chance=chance, deletions_due=deletions_due, metrics=metrics)
         keyring = Keyring(keys.masters, random_bytes)
@@ -177,7 +186,7 @@ async def open_services(
         sessions = Sessions(db, admission, writer, coordinator=transport.peer, deletions_due=deletions_due)
 
         def contacts() -> tuple[Contact, ...]:
-            return (Contact(transport.peer, announced()),)
+            return (Contact(transport.peer, announced()), *watching.others.living())
 
         declarations = Declarations(db, membership, clock, transport.peer, drains_due, scans_due)
         dialing_back = DialingBack(db, membership, transport, clock)
@@ -195,7 +204,9 @@ async def open_services(
             repairs_due=repairs_due, deletions_due=deletions_due, is_busy=lambda: bool(window.taken_bytes or downloads.fetching),
         )  # fmt: skip
         workers: list[Worker] = [
-            SightingRecording(membership, db),
+            SightingRecording(membership, db, transport.peer, stall_seconds=watch.stall_seconds),
+            watching,
+            UptimeFolding(db, clock),
             Deleting(db, membership, requester, clock, deletions_due),
             Reconciling(
                 db, membership, requester, clock, chance, config.reconciliation, transport.peer, deletions_due, metrics
@@ -234,6 +245,7 @@ async def open_services(
             registrar=Registrar(
                 db, clock=clock, key=keys.token_key, random_bytes=random_bytes, coordinator=transport.peer
             ),
+            uptimes=Uptimes(db, clock),
             contacts=contacts,
             metrics=metrics,
             fetcher=fetcher,
@@ -243,16 +255,20 @@ async def open_services(
             network=in_dht.network if in_dht is not None else P2pConfig().network,
             discovery=discovery,
         )  # fmt: skip
-        async with _running(recorder, workers, shortest_rest_seconds):
+        async with _running(recorder, membership, workers, shortest_rest_seconds):
             yield services
+        await watching.leave()
 
 
 @asynccontextmanager
-async def _running(recorder: Recorder, workers: list[Worker], shortest_rest_seconds: float) -> AsyncIterator[None]:
+async def _running(
+    recorder: Recorder, membership: Membership, workers: list[Worker], shortest_rest_seconds: float
+) -> AsyncIterator[None]:
     """The background tasks: workers are asked to stop and finish their step; the recorder goes last."""
     stopping = trio.Event()
     async with trio.open_nursery() as recording:
         recording.start_soon(recorder.run)
+        recording.start_soon(membership.watch_connections)
         async with open_stage("workers", grace_seconds=WORKERS_GRACE_SECONDS) as nursery:
             for worker in workers:
                 nursery.start_soon(partial(supervise, worker, stopping, shortest_rest_seconds=shortest_rest_seconds))

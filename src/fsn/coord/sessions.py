@@ -116,7 +116,7 @@ class Sessions:
     async def expire(self, limit: int = 100) -> int:
         """Drop uploads whose time is over, and those whose request is; how many were dropped. Requests under way have all the time they
         take, whatever the clock on the wall says."""
-        late = await file_table.expired_uploads(self._db, self._clock(), limit)
+        late = await file_table.expired_uploads(self._db, self._clock(), limit, self._coordinator)
         lost = await file_table.streamed_uploads(self._db, self._coordinator)
         # Looked at now, not before: a request is among these before it is in the catalogue.
         due = [pair for pair in {*late, *lost} if pair[1] not in self._streaming]

@@ -6,7 +6,16 @@ from typing import Final, NewType
 
 from fsn.core.errors import Invalid
 
-__all__ = ["MAX_SIZE_BYTES", "MICRO", "MicroCredits", "format_credits", "format_size", "parse_credits", "parse_size"]
+__all__ = [
+    "MAX_SIZE_BYTES",
+    "MICRO",
+    "MicroCredits",
+    "format_credits",
+    "format_duration",
+    "format_size",
+    "parse_credits",
+    "parse_size",
+]
 
 MicroCredits = NewType("MicroCredits", int)
 """Money, always exact: a millionth of a credit."""
@@ -20,6 +29,7 @@ MAX_SIZE_BYTES: Final = 2**63 - 1
 _SI: Final = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "PB": 10**15, "EB": 10**18}
 _IEC: Final = {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40, "PIB": 2**50, "EIB": 2**60}
 _FACTORS: Final = _SI | _IEC
+_DURATIONS: Final = ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
 _SIZE: Final = re.compile(r"([0-9]{1,19}(?:\.[0-9]{1,18})?) ?([A-Z]{0,3})")
 _CREDITS: Final = re.compile(r"(-?)([0-9]{1,13})(?:\.([0-9]{1,6}))?")
 
@@ -49,6 +59,17 @@ def format_size(size_bytes: int) -> str:
         unit, divisor = next(units), divisor * 1000
     whole, tenth = divmod(_rounded(tenths, divisor), 10)
     return f"{sign}{whole}.{tenth} {unit}"
+
+
+def format_duration(seconds: float) -> str:
+    """A span of time for people, its two largest units, rounded down: "41 s", "3 min 2 s", "5 h 0 min", "12 d 7 h"."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    for large, large_name, small, small_name in _DURATIONS:
+        if whole >= large:
+            return f"{whole // large} {large_name} {whole % large // small} {small_name}"
+    raise AssertionError("a minute or more is in the table")
 
 
 def format_credits(micro: int) -> str:

@@ -2,9 +2,39 @@
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
+from typing import Final
 
-__all__ = ["Covered", "Span", "clip", "intersect", "merge", "subtract", "total_seconds"]
+import attrs
+
+from fsn.core.node_states import NodeState
+
+__all__ = [
+    "COUNTED_STATES",
+    "DAY_SECONDS",
+    "QUARTERS",
+    "QUARTER_SECONDS",
+    "Covered",
+    "Day",
+    "Span",
+    "Uptime",
+    "clip",
+    "counted_spans",
+    "fold_day",
+    "intersect",
+    "merge",
+    "part_of_day",
+    "subtract",
+    "total_seconds",
+    "uptime",
+]
+
+DAY_SECONDS: Final = 86_400
+QUARTER_SECONDS: Final = 900
+QUARTERS: Final = DAY_SECONDS // QUARTER_SECONDS
+
+COUNTED_STATES: Final[frozenset[NodeState]] = frozenset({"online", "offline", "draining"})
+"""States in which a node should be there."""
 
 Span = tuple[float, float]
 """From begin, up to but without end; nothing where end <= begin."""
@@ -73,3 +103,80 @@ class Covered:
         if index == 0:
             return 0.0
         return self._sums[index - 1] + min(at, self._ends[index - 1]) - self._begins[index - 1]
+
+
+@attrs.frozen
+class Uptime:
+    """How long a node was there, of the time that counts: somebody watched, and it stood in a state in which it should be there."""
+
+    present_seconds: float
+    counted_seconds: float
+
+    @property
+    def share(self) -> float | None:
+        """0.0 .. 1.0; None when no time counts."""
+        return min(1.0, self.present_seconds / self.counted_seconds) if self.counted_seconds > 0 else None
+
+    def __add__(self, other: "Uptime") -> "Uptime":
+        return Uptime(self.present_seconds + other.present_seconds, self.counted_seconds + other.counted_seconds)
+
+
+@attrs.frozen
+class Day:
+    """A day of a node's, in whole seconds: of all of it, and of each quarter of an hour, unless it was there all day or not at all."""
+
+    present_seconds: int
+    counted_seconds: int
+    present: tuple[int, ...] | None
+    counted: tuple[int, ...] | None
+
+
+def counted_spans(states: Sequence[tuple[float, NodeState]], until: float) -> list[Span]:
+    """When a node was in a state that counts, from its transitions (time, new state) in the order in which they were made."""
+    times = [*accumulate((at for at, _ in states), max), until]
+    return merge(
+        (begin, end)
+        for (_, state), begin, end in zip(states, times[:-1], times[1:], strict=True)
+        if state in COUNTED_STATES
+    )
+
+
+def uptime(
+    present: Sequence[Span], watched: Sequence[Span], counted: Sequence[Span], begin: float, end: float
+) -> Uptime:
+    """Of a node over the time from `begin` to `end`; the spans are merged."""
+    counts = intersect(clip(watched, begin, end), counted)
+    return Uptime(total_seconds(intersect(present, counts)), total_seconds(counts))
+
+
+def fold_day(present: Sequence[Span], watched: Sequence[Span], counted: Sequence[Span], begin: float) -> Day:
+    """The day that begins at `begin`, as it is kept; the spans are merged."""
+    counts = intersect(clip(watched, begin, begin + DAY_SECONDS), counted)
+    there, all_of_it = _quarters(intersect(present, counts), begin), _quarters(counts, begin)
+    present_seconds, counted_seconds = sum(there), sum(all_of_it)
+    if counted_seconds in (0, DAY_SECONDS) and present_seconds in (0, counted_seconds):
+        return Day(present_seconds, counted_seconds, None, None)
+    return Day(present_seconds, counted_seconds, there, all_of_it)
+
+
+def part_of_day(day: Day, first: float, last: float) -> Uptime:
+    """What a kept day says of its seconds from `first` to `last`: exact where these are quarters of an hour, else nearly."""
+    if day.present is None or day.counted is None:
+        share = max(0.0, min(last, DAY_SECONDS) - max(first, 0.0)) / DAY_SECONDS
+        return Uptime(day.present_seconds * share, day.counted_seconds * share)
+    return Uptime(_part(day.present, first, last), _part(day.counted, first, last))
+
+
+def _quarters(spans: Sequence[Span], begin: float) -> tuple[int, ...]:
+    covered = Covered(spans)
+    sums = [covered.seconds(begin, begin + number * QUARTER_SECONDS) for number in range(QUARTERS + 1)]
+    return tuple(round(last) - round(first) for first, last in pairwise(sums))
+
+
+def _part(quarters: Sequence[int], first: float, last: float) -> float:
+    """Each quarter's seconds, by how much of it lies between `first` and `last`."""
+    found = 0.0
+    for number, seconds in enumerate(quarters):
+        at = number * QUARTER_SECONDS
+        found += seconds * max(0.0, min(last, at + QUARTER_SECONDS) - max(first, at)) / QUARTER_SECONDS
+    return found

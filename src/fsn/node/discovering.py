@@ -56,7 +56,7 @@ def open_discovering(
     before = load_contacts(folder, clock())
     for met in before.coordinators:
         if not reporting.knows(PeerId(met.peer_id)):
-            reporting.add(met.contact)
+            reporting.add(met.contact, is_pinned=False)
 
     async def may_store(peer: PeerId) -> bool:
         return reporting.knows(peer)
@@ -136,7 +136,7 @@ class Discovering:
             log.info("coordinator_found", coordinator=record.peer, addresses=record.addresses)
             self.found_at = self.clock()
             addresses = tuple(dict.fromkeys((*record.addresses, *known)))[:MAX_ADDRESSES]
-            self.reporting.add(Contact(record.peer, addresses))
+            self.reporting.add(Contact(record.peer, addresses), is_pinned=False)
             self.reporting.hurry()
 
     def _is_due(self, link: Link) -> bool:

@@ -14,7 +14,7 @@ from fsn.core.ids import PeerId
 from fsn.p2p.transport.base import Transport
 from fsn.p2p.wire.messages import Contact, Heartbeat, HeartbeatAnswer, Request, Response
 
-__all__ = ["MAX_COORDINATORS", "Link", "Reporting", "redial_pause"]
+__all__ = ["FORGET_SECONDS", "MAX_COORDINATORS", "Link", "Reporting", "redial_pause"]
 
 log = structlog.get_logger()
 
@@ -26,6 +26,8 @@ DIAL_SECONDS: Final = 10.0
 EAGER_SECONDS: Final = 300.0
 SHORTEST_PAUSE_SECONDS: Final = 1.0
 LONGEST_PAUSE_SECONDS: Final = 60.0
+FORGET_SECONDS: Final = 3600.0
+"""A coordinator that another one named, not reached for so long, and named by none since, is forgotten; the pinned one never is."""
 MAX_COORDINATORS: Final = 16
 """More than any network will run over one database; a bound on what an answer can make us do."""
 
@@ -43,6 +45,9 @@ class Link:
 
     contact: Contact
     lost_at: float
+    named_at: float = -math.inf
+    """When another coordinator named it last."""
+    is_pinned: bool = False
     is_connected: bool = False
     connected_at: float | None = None
     heartbeat_at: float | None = None
@@ -100,12 +105,15 @@ class Reporting:
         """The coordinators that answered lately."""
         return [link.contact.peer for link in self._links.values() if link.is_connected]
 
-    def add(self, contact: Contact) -> None:
-        """Keep in touch with `contact` from now on; known ones get the new addresses."""
+    def add(self, contact: Contact, *, is_pinned: bool = True) -> None:
+        """Keep in touch with `contact` from now on, for ever if it is pinned; known ones get the new addresses."""
+        now = trio.current_time()
         if link := self._links.get(contact.peer):
             link.contact = contact if contact.addresses else link.contact
+            link.is_pinned |= is_pinned
+            link.named_at = now
         elif len(self._links) < MAX_COORDINATORS and contact.peer != self._transport.peer:
-            self._links[contact.peer] = Link(contact, lost_at=trio.current_time())
+            self._links[contact.peer] = Link(contact, lost_at=now, named_at=now, is_pinned=is_pinned)
             self._new.set()
 
     async def wait_connected(self) -> None:
@@ -133,18 +141,19 @@ class Reporting:
 
     async def run(self) -> None:
         """Report until cancelled, which is harmless at any time."""
-        running: set[PeerId] = set()
+        running: set[Link] = set()
         async with trio.open_nursery() as nursery:
             while True:
+                running &= set(self._links.values())
                 for peer, link in self._links.items():
-                    if peer not in running:
-                        running.add(peer)
+                    if link not in running:
+                        running.add(link)
                         nursery.start_soon(self._keep, link, name=f"reporting to {peer}")
                 self._new = trio.Event()
                 await self._new.wait()
 
     async def _keep(self, link: Link) -> None:
-        while True:
+        while not self._is_forgotten(link):
             try:
                 await self._connect(link)
                 await self._report_while_connected(link)
@@ -154,6 +163,14 @@ class Reporting:
             await self._lose(link)
             with trio.move_on_after(redial_pause(trio.current_time() - link.lost_at, self._rng)):
                 await self._hurry.wait()
+
+    def _is_forgotten(self, link: Link) -> bool:
+        """Drop a link that nobody will miss, or say that it stays."""
+        if link.is_pinned or trio.current_time() - max(link.lost_at, link.named_at) < FORGET_SECONDS:
+            return False
+        del self._links[link.contact.peer]
+        log.info("coordinator_forgotten", coordinator=link.contact.peer)
+        return True
 
     async def _connect(self, link: Link) -> None:
         peer, addresses = link.contact.peer, link.contact.addresses
@@ -187,7 +204,7 @@ class Reporting:
         link.heartbeat_at = trio.current_time()
         link.earned_micro_credits = answer.earned_micro_credits
         for contact in answer.coordinators:
-            self.add(contact)
+            self.add(contact, is_pinned=False)
 
     async def _lose(self, link: Link) -> None:
         """Close what may be left of the connection: dialling over a half-dead one returns at once and helps nobody."""

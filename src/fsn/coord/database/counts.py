@@ -26,7 +26,8 @@ class CatalogueCounts:
 
 async def catalogue_counts(db: Pool) -> CatalogueCounts:
     """Counted by index. Raises Unavailable."""
-    sql = """select status::text, count(*) from nodes group by status
+    sql = """select case when status = 'online' and absent_since is not null then 'offline' else status::text end, count(*)
+             from nodes group by 1
              union all select 'uploads', count(*) from uploads where state = 'open'
              union all select 'held', count(*) from reconciliations where held_at is not null"""
     found: dict[str, int] = dict(await db.fetch_all(sql))

@@ -164,10 +164,16 @@ async def _clear(db: Connection, file: FileId, at: datetime) -> None:
         await db.execute("update files set cleared_at = %s where id = %s", [at, file])
 
 
-async def expired_uploads(db: Pool, now: datetime, limit: int) -> Sequence[tuple[UserId, FileId]]:
-    """Open uploads whose time is over."""
-    sql = "select user_id, file_id from uploads where state = 'open' and expires_at <= %s order by expires_at limit %s"
-    return [(UserId(user), FileId(file)) for user, file in await db.fetch_all(sql, [now, limit])]
+async def expired_uploads(db: Pool, now: datetime, limit: int, us: PeerId) -> Sequence[tuple[UserId, FileId]]:
+    """Open uploads whose time is over; not those that another coordinator reads as one request, as long as that one is alive."""
+    rows = await db.fetch_all(
+        """select user_id, file_id from uploads u where state = 'open' and expires_at <= %(now)s
+               and (streamed_by is null or streamed_by = %(us)s or not exists (
+                   select from coordinator_watches w where w.coordinator = u.streamed_by and w.ended_at is null))
+           order by expires_at limit %(limit)s""",
+        {"now": now, "us": us, "limit": limit},
+    )
+    return [(UserId(user), FileId(file)) for user, file in rows]
 
 
 async def streamed_uploads(db: Pool, coordinator: PeerId) -> Sequence[tuple[UserId, FileId]]:

@@ -14,6 +14,7 @@ from fsn.core.node_states import PREDECESSORS, NodeState
 __all__ = [
     "StatusChange",
     "change_status",
+    "last_transition",
     "maintenance_over",
     "make_transitions",
     "transitions_of",
@@ -28,6 +29,7 @@ class StatusChange:
     node: NodeId
     to: NodeState
     reason: str
+    at: datetime
 
 
 async def change_status(
@@ -74,20 +76,24 @@ async def change_status(
     return bool(row[0])
 
 
-async def make_transitions(
-    connection: Connection, changes: Sequence[StatusChange], at: datetime, coordinator: PeerId
-) -> None:
+async def make_transitions(connection: Connection, changes: Sequence[StatusChange], coordinator: PeerId) -> None:
     """Write transitions of nodes whose rows the transaction has locked, and which were judged by what it read there."""
+    if not changes:
+        return
     await connection.execute(
-        """with c as (select * from unnest(%(nodes)s::uuid[], %(to)s::text[], %(reasons)s::text[]) as c (id, to_status, reason)),
+        """with c as (
+               select * from unnest(%(nodes)s::uuid[], %(to)s::text[], %(reasons)s::text[], %(at)s::timestamptz[])
+                   as c (id, to_status, reason, at)),
            noted as (
                insert into node_transitions (node_id, at, from_status, to_status, reason, coordinator)
-               select n.id, %(at)s, n.status, c.to_status::node_status, c.reason, %(coordinator)s from nodes n join c on c.id = n.id)
-           update nodes n set status = c.to_status::node_status, status_since = %(at)s, status_reason = c.reason, status_until = null
+               select n.id, c.at, n.status, c.to_status::node_status, c.reason, %(coordinator)s
+               from c join nodes n on n.id = c.id order by c.at)
+           update nodes n set status = c.to_status::node_status, status_since = c.at, status_reason = c.reason, status_until = null
                from c where n.id = c.id""",
         {
             "nodes": [change.node for change in changes], "to": [change.to for change in changes],
-            "reasons": [change.reason for change in changes], "at": at, "coordinator": coordinator,
+            "reasons": [change.reason for change in changes], "at": [change.at for change in changes],
+            "coordinator": coordinator,
         },
     )  # fmt: skip
 
@@ -119,3 +125,9 @@ async def transitions_since(db: Pool, after: int, limit: int) -> Sequence[NodeTr
         [after, limit],
         row=NodeTransition,
     )
+
+
+async def last_transition(db: Pool) -> int:
+    """The highest id of a transition, 0 when there is none."""
+    row = await db.fetch_one("select coalesce(max(id), 0) from node_transitions")
+    return int(row[0]) if row else 0

@@ -58,7 +58,6 @@ class Sighting:
     """What the coordinator last saw of a node."""
 
     node: NodeId
-    status: str
     used_bytes: int
     free_bytes: int
     chunk_count: int
@@ -136,15 +135,14 @@ async def record_sightings(db: Pool, sightings: Sequence[Sighting]) -> None:
     """
     await db.execute(
         """update nodes n set
-               status = case when n.status in ('joining', 'online', 'offline') then s.status::node_status else n.status end,
                used_bytes = s.used_bytes, free_bytes = s.free_bytes, chunk_count = s.chunk_count, version = s.version,
                addresses = string_to_array(s.addresses, ' '), observed_address = s.observed_address, last_seen_at = s.seen_at
-           from unnest(%s::uuid[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::text[],
+           from unnest(%s::uuid[], %s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::text[],
                        %s::timestamptz[])
-               as s (id, status, used_bytes, free_bytes, chunk_count, version, addresses, observed_address, seen_at)
+               as s (id, used_bytes, free_bytes, chunk_count, version, addresses, observed_address, seen_at)
            where n.id = s.id and (n.last_seen_at is null or n.last_seen_at <= s.seen_at)""",
         [
-            [s.node for s in sightings], [s.status for s in sightings], [s.used_bytes for s in sightings],
+            [s.node for s in sightings], [s.used_bytes for s in sightings],
             [s.free_bytes for s in sightings], [s.chunk_count for s in sightings], [s.version for s in sightings],
             [" ".join(s.addresses) for s in sightings], [s.observed_address for s in sightings],
             [s.seen_at for s in sightings],

@@ -364,6 +364,8 @@ CREATE INDEX node_presences_of_node ON public.node_presences USING btree (node_i
 
 CREATE UNIQUE INDEX node_presences_open ON public.node_presences USING btree (coordinator, node_id) WHERE (ended_at IS NULL);
 
+CREATE INDEX node_transitions_by_time ON public.node_transitions USING btree (node_id, at, id);
+
 CREATE INDEX node_transitions_of_node ON public.node_transitions USING btree (node_id, id);
 
 CREATE INDEX nodes_declared ON public.nodes USING btree (status_until) WHERE ((status = ANY (ARRAY['maintenance'::node_status, 'draining'::node_status])) AND (status_until IS NOT NULL));

@@ -8,7 +8,8 @@ from uuid import UUID
 import attrs
 import msgspec
 
-from fsn.coord.catalog import NodeRecord, NodeStatus
+from fsn.coord.catalog import NodeRecord, NodeStatus, NodeTransition
+from fsn.coord.liveness.uptime import UptimeShares
 from fsn.coord.registration import NodeApplication
 from fsn.coord.services import Services
 from fsn.core.errors import Conflict, Invalid, NotFound, Unauthorized, Unavailable
@@ -28,11 +29,19 @@ Addresses = Callable[[str], tuple[str, ...]]
 
 
 class NodeView(msgspec.Struct):
-    """A storage node as anybody may see it; sizes in bytes. `uptime` is null as long as it is not accounted for."""
+    """A storage node as anybody may see it; sizes in bytes.
+
+    `status_until` is when a declared maintenance ends, or by when a drain should be over. `uptime` is the share of the last 30 days for
+    which it was there, `uptime_day` that of the last 24 hours: of the time in which a coordinator was there to hear it and it was not in
+    declared maintenance; null when there was no such time.
+    """
 
     id: UUID
     name: str
     status: NodeStatus
+    status_since: datetime
+    status_reason: str
+    status_until: datetime | None
     peer_id: str
     region: str | None
     capacity_bytes: int
@@ -41,6 +50,7 @@ class NodeView(msgspec.Struct):
     version: str
     reputation: float
     uptime: float | None
+    uptime_day: float | None
     registered_at: datetime
     last_seen_at: datetime | None
 
@@ -64,6 +74,25 @@ class NodesView(msgspec.Struct):
     """A page of nodes."""
 
     nodes: list[NodeView]
+    next_cursor: str | None
+
+
+class TransitionView(msgspec.Struct):
+    """A node passed from one state (null: before it registered) into another. `coordinator` is the peer id of the coordinator that saw or
+    decided it, null for an administrator."""
+
+    at: datetime
+    from_status: NodeStatus | None
+    to_status: NodeStatus
+    reason: str
+    until: datetime | None
+    coordinator: str | None
+
+
+class TransitionsView(msgspec.Struct):
+    """A page of a node's transitions."""
+
+    transitions: list[TransitionView]
     next_cursor: str | None
 
 
@@ -121,7 +150,9 @@ def declare_nodes(api: Operations, services: Services, addresses: Addresses) -> 
         after = decode_cursor(query.cursor, UUID)
         records = await registrar.nodes(NodeId(after) if after else None, query.limit)
         is_full = len(records) == query.limit
-        return NodesView([_view(services, r) for r in records], encode_cursor(records[-1].id) if is_full else None)
+        shares = await services.uptimes.shares([record.id for record in records])
+        views = [_view(services, record, shares[record.id]) for record in records]
+        return NodesView(views, encode_cursor(records[-1].id) if is_full else None)
 
     @api.operation(
         "GET", f"{NODES}/<uuid:node_id>", summary="One storage node", tags=("nodes",),
@@ -129,10 +160,24 @@ def declare_nodes(api: Operations, services: Services, addresses: Addresses) -> 
     )  # fmt: skip
     async def get_node(node_id: UUID) -> NodeDetailsView:
         """As anybody may see it, and how it was reached when it was last dialled."""
-        view = _view(services, await registrar.node(NodeId(node_id)))
+        record = await registrar.node(NodeId(node_id))
+        view = _view(services, record, (await services.uptimes.shares([record.id]))[record.id])
         dialed = await registrar.reachability(NodeId(node_id))
         return NodeDetailsView(
             **msgspec.structs.asdict(view), reachability=ReachabilityView(**attrs.asdict(dialed)) if dialed else None
+        )
+
+    @api.operation(
+        "GET", f"{NODES}/<uuid:node_id>/transitions", summary="What a storage node went through", tags=("nodes",),
+        query=Page, ok=(200, TransitionsView), errors=(NotFound, Unavailable),
+    )  # fmt: skip
+    async def list_transitions(node_id: UUID, query: Page) -> TransitionsView:
+        """The newest first. Those of the last days are all there, of older ones the last thousand."""
+        before = decode_cursor(query.cursor, int)
+        found = await registrar.transitions(NodeId(node_id), before, query.limit)
+        is_full = len(found) == query.limit
+        return TransitionsView(
+            [_transition_view(each) for each in found], encode_cursor(found[-1].id) if is_full else None
         )
 
     @api.operation(
@@ -173,11 +218,26 @@ def _application(services: Services, body: RegisterBody) -> NodeApplication:
     )
 
 
-def _view(services: Services, record: NodeRecord) -> NodeView:
+def _transition_view(transition: NodeTransition) -> TransitionView:
+    return TransitionView(
+        at=transition.at,
+        from_status=transition.begin,
+        to_status=transition.end,
+        reason=transition.reason,
+        until=transition.until,
+        coordinator=transition.coordinator,
+    )
+
+
+def _view(services: Services, record: NodeRecord, shares: UptimeShares) -> NodeView:
+    standing = services.membership.standing(record)
     return NodeView(
         id=record.id,
         name=record.name,
-        status=services.membership.status(record),
+        status=standing.status,
+        status_since=standing.since,
+        status_reason=standing.reason,
+        status_until=record.status_until,
         peer_id=record.peer_id,
         region=record.region,
         capacity_bytes=record.capacity_bytes,
@@ -185,7 +245,8 @@ def _view(services: Services, record: NodeRecord) -> NodeView:
         chunk_count=record.chunk_count,
         version=record.version,
         reputation=record.reputation,
-        uptime=None,
+        uptime=shares.month,
+        uptime_day=shares.day,
         registered_at=record.registered_at,
         last_seen_at=record.last_seen_at,
     )

@@ -8,6 +8,7 @@ from random import Random
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, TypeVarTuple
 
+import attrs
 import trio
 
 from fsn.coord.config import AccountsConfig, CreditsConfig, MembershipConfig
@@ -48,12 +49,18 @@ def simulate(main: Callable[[*Ts], Awaitable[T]], *arguments: *Ts) -> T:
     return trio.run(main, *arguments, clock=VirtualClock())
 
 
-def default_config(heartbeat_seconds: float = HEARTBEAT_SECONDS) -> ServicesConfig:
-    """The product's settings, but for cheap password hashes and a silence that fits the heartbeats."""
+def default_config(heartbeat_seconds: float = HEARTBEAT_SECONDS, shortest_rest_seconds: float = 0.0) -> ServicesConfig:
+    """The product's settings, but for cheap password hashes, a silence that fits the heartbeats, and checkpoints that fit the rests."""
+    fitting = {
+        "silent_after_seconds": MISSED_HEARTBEATS * heartbeat_seconds,
+        "checkpoint_seconds": max(2.0, shortest_rest_seconds),
+        "settle_seconds": max(15.0, 2 * shortest_rest_seconds),
+    }
+    known = attrs.fields_dict(MembershipConfig)
     return ServicesConfig(
         accounts=AccountsConfig(bcrypt_cost=4),
         credits=CreditsConfig(welcome_grant="100"),
-        membership=MembershipConfig(silent_after_seconds=MISSED_HEARTBEATS * heartbeat_seconds),
+        membership=MembershipConfig(**{name: value for name, value in fitting.items() if name in known}),
     )
 
 
@@ -90,7 +97,7 @@ class Network:
             )
         self.seed = seed
         self.rng = Random(seed)  # noqa: S311 - repeatable on purpose
-        self.config = config or default_config(heartbeat_seconds)
+        self.config = config or default_config(heartbeat_seconds, shortest_rest_seconds)
         self.heartbeat_seconds = heartbeat_seconds
         self.nodes: list[SimNode] = []
         self.coordinators: list[SimCoordinator] = []

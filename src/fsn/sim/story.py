@@ -156,7 +156,8 @@ def _story(tree: dict[str, Any], name: str) -> Story:
     mistakes += [f"{key}: unknown; {', '.join(known)} are known" for key in tree if key not in known]
     title, tells = (_text(tree, key, mistakes) for key in ("title", "tells"))
     network = built_section(StoryNetwork, tree.get("network", {}), "network", mistakes)
-    default = default_config(network.heartbeat_seconds if network else 60.0)
+    given = network or StoryNetwork()
+    default = default_config(given.heartbeat_seconds, given.shortest_rest_seconds)
     policy = built_section(ServicesConfig, tree.get("policy", {}), "policy", mistakes, default)
     steps = _steps(tree.get("steps"), mistakes)
     if mistakes or network is None or policy is None:

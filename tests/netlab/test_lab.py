@@ -16,7 +16,6 @@ from tests.netlab.sockets import SILENCE_SECONDS, listener, reaches, received, u
 pytestmark = pytest.mark.netns
 
 PACKETS = 60
-END = b"end"
 
 
 async def test_a_cut_is_silent_and_heals(lab: Lab) -> None:
@@ -87,9 +86,13 @@ async def test_loss_comes_from_the_seed() -> None:
 
 async def _arrived(seed: int) -> list[bytes]:
     async with open_lab(seed) as lab:
-        sender, receiver = lab.host("sender", Link(loss=0.3)), lab.host("receiver")
+        sender, receiver = lab.host("sender", Link(delay_seconds=0.001)), lab.host("receiver")
         await lab.up()
         with await udp_socket(sender, 4001) as ours, await udp_socket(receiver, 4001) as theirs:
+            theirs.settimeout(0.5)
+            # neighbours know each other from here on: packets that wait for that are sent in any order
+            await trio.to_thread.run_sync(_send_until_it_arrives, ours, theirs, b"begin")
+            await lab.change_link(sender, loss=0.3)
             return await trio.to_thread.run_sync(_send_all, ours, theirs)
 
 
@@ -97,13 +100,17 @@ def _send_all(ours: socket.socket, theirs: socket.socket) -> list[bytes]:
     """What arrives of all packets: they keep their order, so that nothing comes after a last one, sent until it arrives."""
     for number in range(PACKETS):
         ours.sendto(bytes([number]), theirs.getsockname())
-    theirs.settimeout(0.5)
+    return [packet for packet in _send_until_it_arrives(ours, theirs, b"end") if len(packet) == 1]
+
+
+def _send_until_it_arrives(ours: socket.socket, theirs: socket.socket, wanted: bytes) -> list[bytes]:
+    """All that has come until then."""
     arrived: list[bytes] = []
-    while END not in arrived:
-        ours.sendto(END, theirs.getsockname())
+    while wanted not in arrived:
+        ours.sendto(wanted, theirs.getsockname())
         with suppress(TimeoutError):
             arrived.append(theirs.recv(10))
-    return [packet for packet in arrived if packet != END]
+    return arrived
 
 
 async def test_nothing_is_left_after_an_exception() -> None:

@@ -24,6 +24,10 @@ class SwitchedTransport(Transport):
 
     def __init__(self) -> None:
         self.is_up = True
+        self.gone: set[PeerId] = set()
+        """Who cannot be reached though all is up."""
+        self.hangs = False
+        """Dials get no answer at all."""
         self.dials: list[float] = []
         self.goes_out_from = "192.0.2.1"
         self._gone: dict[PeerId, trio.Event] = {}
@@ -44,7 +48,9 @@ class SwitchedTransport(Transport):
     async def connect(self, peer: PeerId, addresses: Sequence[str]) -> None:
         self.dials.append(trio.current_time())
         await trio.lowlevel.checkpoint()
-        if not self.is_up:
+        if self.hangs:
+            await trio.sleep_forever()
+        if not self.is_up or peer in self.gone:
             raise Unreachable(f"{peer} is not there")
         self._gone.setdefault(peer, trio.Event())
 
@@ -248,7 +254,7 @@ async def test_a_dial_that_hangs_is_given_up(autojump_clock: trio.testing.MockCl
 
     transport = Hanging()
     async with reporting(transport, coordinator) as found:
-        await trio.sleep(30)
+        await trio.sleep(29)
         assert found.links[0].failure is not None
     assert len(transport.dials) == 3
 
@@ -272,15 +278,52 @@ async def test_a_coordinator_that_is_gone_for_long_is_forgotten(
         coordinator.answer = HeartbeatAnswer()
         await trio.sleep(2 * FORGET_SECONDS)
         assert found.knows(OTHER)
-        transport.cut()
+        transport.gone.add(OTHER)
+        await transport.disconnect(OTHER)
         await trio.sleep(FORGET_SECONDS - 100)
         assert found.knows(OTHER)
         await trio.sleep(200)
-        assert not found.knows(OTHER)
-        await trio.sleep(10 * FORGET_SECONDS)
         assert [link.contact.peer for link in found.links] == [THEM]
-        transport.is_up = True
+        transport.gone.clear()
         coordinator.answer = HeartbeatAnswer(coordinators=(Contact(OTHER, ("/ip4/127.0.0.1/tcp/3",)),))
         await trio.sleep(200)
         assert found.knows(OTHER)
         assert all(link.is_connected for link in found.links)
+
+
+async def test_nobody_is_forgotten_while_nobody_is_there(
+    autojump_clock: trio.testing.MockClock, transport: SwitchedTransport, coordinator: Coordinator
+) -> None:
+    """After an outage of all coordinators, however long, the first one that is back is met within a minute, pinned or not; one that stays
+    away is forgotten only when another has had the time to name it."""
+    async with reporting(transport, coordinator) as found:
+        coordinator.answer = HeartbeatAnswer(coordinators=(Contact(OTHER, ("/ip4/127.0.0.1/tcp/3",)),))
+        await trio.sleep(30)
+        coordinator.answer = HeartbeatAnswer()
+        transport.cut()
+        await trio.sleep(10 * FORGET_SECONDS)
+        transport.is_up, transport.gone = True, {THEM}
+        await trio.sleep(61)
+        assert found.connected() == [OTHER]
+        transport.cut()
+        transport.is_up, transport.gone = True, {OTHER}
+        await trio.sleep(2 * FORGET_SECONDS)
+        assert [link.contact.peer for link in found.links] == [THEM]
+
+
+@pytest.mark.parametrize("away_seconds", [20.0, 250.0, 3600.0, 86400.0])
+async def test_a_way_that_is_open_again_is_found_soon(
+    autojump_clock: trio.testing.MockClock, transport: SwitchedTransport, coordinator: Coordinator, away_seconds: float
+) -> None:
+    """Dials that hang do not add to the pauses between them: a dial begins every ten seconds at first, and once a minute for ever."""
+    async with reporting(transport, coordinator) as found:
+        await trio.sleep(30)
+        transport.hangs = True
+        transport.cut()
+        await trio.sleep(away_seconds)
+        before = [at for at in transport.dials[1:] if at > trio.current_time() - 300]
+        transport.is_up, transport.hangs = True, False
+        await trio.sleep(60)
+        assert found.connected() == [THEM]
+    longest = 10.0 if away_seconds < 300 else 60.0
+    assert max(after - at for at, after in pairwise(before)) <= longest + 0.01

@@ -28,6 +28,9 @@ SHORTEST_PAUSE_SECONDS: Final = 1.0
 LONGEST_PAUSE_SECONDS: Final = 60.0
 FORGET_SECONDS: Final = 3600.0
 """A coordinator that another one named, not reached for so long, and named by none since, is forgotten; the pinned one never is."""
+WOULD_BE_NAMED_SECONDS: Final = 300.0
+"""A coordinator that has answered for so long without a break would have named every other one that lives. While none has, nobody is
+forgotten: after an outage of all of them, any of them may be the first one back."""
 MAX_COORDINATORS: Final = 16
 """More than any network will run over one database; a bound on what an answer can make us do."""
 
@@ -154,23 +157,35 @@ class Reporting:
 
     async def _keep(self, link: Link) -> None:
         while not self._is_forgotten(link):
+            began = trio.current_time()
             try:
                 await self._connect(link)
                 await self._report_while_connected(link)
                 link.failure = "the connection was lost"
             except PeerError as error:
                 link.failure = error.message
+            in_vain_seconds = 0.0 if link.is_connected else trio.current_time() - began
             await self._lose(link)
-            with trio.move_on_after(redial_pause(trio.current_time() - link.lost_at, self._rng)):
+            pause = redial_pause(trio.current_time() - link.lost_at, self._rng)
+            with trio.move_on_after(
+                max(0.0, pause - in_vain_seconds)
+            ):  # pauses count from dial to dial, however long one hangs
                 await self._hurry.wait()
 
     def _is_forgotten(self, link: Link) -> bool:
         """Drop a link that nobody will miss, or say that it stays."""
         if link.is_pinned or trio.current_time() - max(link.lost_at, link.named_at) < FORGET_SECONDS:
             return False
+        if not self._would_be_named():
+            return False
         del self._links[link.contact.peer]
         log.info("coordinator_forgotten", coordinator=link.contact.peer)
         return True
+
+    def _would_be_named(self) -> bool:
+        """Whether a coordinator that lives would have been named to us by now."""
+        since = trio.current_time() - max(WOULD_BE_NAMED_SECONDS, 2 * self._heartbeat_seconds)
+        return any(link.is_connected and (link.connected_at or 0.0) <= since for link in self.links)
 
     async def _connect(self, link: Link) -> None:
         peer, addresses = link.contact.peer, link.contact.addresses

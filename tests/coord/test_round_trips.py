@@ -13,6 +13,7 @@ from fsn.coord.database.driver import TrioConnection
 from fsn.coord.database.pool import Pool, PoolConfig
 from fsn.core.chunking import CHUNK_BYTES
 from fsn.core.ids import UserId
+from fsn.runtime.supervise import supervise
 from tests.coord.network import CONFIG, Network, open_network
 
 NAMES = {
@@ -30,14 +31,17 @@ NAMES = {
     "delete from chunks": "delete chunks",
     "update files set cleared_at": "mark cleared",
 }
-WORKERS = (
-    "update nodes",
-    "select id from files",
-    "with due as",
-    "delete from replica_deletions",
-    "select user_id, file_id",
-)
-"""What runs beside, now and then."""
+WORKER = f"{supervise.__module__}.{supervise.__qualname__}"
+HEARTBEATS = ("update nodes", "select id, peer_id", "with c as (select * from")
+"""What runs beside, now and then, and is no worker's."""
+
+
+def is_of_a_worker() -> bool:
+    """Whether this task belongs to background work."""
+    task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
+    while task is not None and task.name != WORKER:
+        task = task.parent_nursery.parent_task if task.parent_nursery else None
+    return task is not None
 
 
 class Log(list[str]):
@@ -46,7 +50,7 @@ class Log(list[str]):
     def note(self, query: object) -> None:
         """Add a statement."""
         text = " ".join(str(query).split())
-        if not text.startswith(WORKERS):
+        if not text.startswith(HEARTBEATS) and not is_of_a_worker():
             self.append(next((name for begin, name in NAMES.items() if text.startswith(begin)), text))
 
     def taken(self) -> list[str]:

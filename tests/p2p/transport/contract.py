@@ -201,7 +201,7 @@ class TransportContract:
                 await pair.a.disconnect(pair.b.peer)
 
     async def test_a_probe_says_who_answers_and_touches_nothing(self, open_pair: OpenPair) -> None:
-        """A stranger's dial finds the peer, another one, or nobody; the connection that is there lives on, and no other is left."""
+        """A stranger's dial finds the peer, or another one; the connection that is there lives on, and no other is left."""
         with trio.fail_after(60):
             async with open_pair() as pair, open_pair() as other:
                 pair.b.serve(ECHO, echo)
@@ -216,7 +216,13 @@ class TransportContract:
                 await stream.send_all(b"still")
                 assert await receive_exactly(stream, 5) == b"still"
                 assert pair.a.local_address(pair.b.peer) == self.local_address
-                await stream.aclose()
+
+    async def test_a_probe_of_a_peer_that_has_ended_finds_nobody(self, open_pair: OpenPair) -> None:
+        """Nobody is there any more, as far as that is told."""
+        with trio.fail_after(60):
+            async with open_pair() as pair:
+                address = pair.b.addresses[0]
+                assert (await pair.a.probe(pair.b.peer, address)).outcome == DialOutcome.REACHED
                 await pair.kill_b()
                 outcome = DialOutcome.NO_ANSWER
                 with trio.move_on_after(1):  # that nothing listens is told by TCP only

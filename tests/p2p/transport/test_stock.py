@@ -21,6 +21,7 @@ _ANY: Final = {
 LEFT_OUT_WHEN_WE_DIAL: Final = _ANY | {
     "test_closing_without_end_is_a_reset": "stock's reader takes a reset for a clean end, now and then",
     "test_disconnecting_is_seen_by_both": "stock's reader may take the loss of its connection for a clean end",
+    "test_a_probe_of_a_peer_that_has_ended_finds_nobody": "stock listens in a system task, which a cancelled host leaves behind",
 }
 LEFT_OUT_WHEN_STOCK_DIALS: Final = _ANY | {
     "test_a_cancelled_receive_loses_nothing": "B5",
@@ -35,6 +36,8 @@ LEFT_OUT_WHEN_STOCK_DIALS: Final = _ANY | {
     "test_the_end_of_a_peer_cuts_what_is_under_way": "the same",
     "test_a_handler_that_raises_harms_only_its_stream": "stock drops the answer of the negotiation when a reset follows it",
     "test_a_peer_that_comes_back_is_served": "B12",
+    "test_a_probe_says_who_answers_and_touches_nothing": "stock has no dial that leaves its connections alone",
+    "test_a_probe_of_a_peer_that_has_ended_finds_nobody": "the same",
 }
 
 

@@ -4,13 +4,17 @@ import os
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 import trio
 
 from scenarios.netlab.namespaces import Namespace
 
 __all__ = ["Process"]
+
+_REAP_SECONDS: Final = 1.0
 
 
 class Process:
@@ -63,8 +67,9 @@ class Process:
         return self.output.read_text(errors="replace")
 
     def close(self) -> None:
-        """Let go of an ended process; harmless to repeat."""
-        self._popen.poll()
+        """Let go of a process that has ended, or is about to: a killed one leaves its namespace first. Harmless to repeat."""
+        with suppress(subprocess.TimeoutExpired):
+            self._popen.wait(_REAP_SECONDS)
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1

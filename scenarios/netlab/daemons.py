@@ -3,11 +3,13 @@
 import os
 import signal
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import trio
 
+from fsn.node.contacts import load_contacts
 from fsn.runtime.data_folder import read_ports
 from scenarios.netlab.asking import ask
 from scenarios.netlab.hosts import Host
@@ -176,6 +178,11 @@ class StorageNode(Daemon):
         """Whether it says that it is in touch with a coordinator."""
         status = await self.status()
         return status is not None and any(link["connected"] for link in status["coordinators"])
+
+    async def has_met_nodes(self) -> bool:
+        """Whether its folder names other nodes, through which it would look for a coordinator that is lost."""
+        await trio.lowlevel.checkpoint()
+        return bool(load_contacts(self.folder, datetime.now(UTC)).nodes)
 
     def replicas(self) -> dict[str, int]:
         """What lies on its disk: sizes in bytes by replica id."""

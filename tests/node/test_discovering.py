@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 
@@ -11,12 +12,13 @@ import trio
 import trio.testing
 
 from fsn.core.ids import PeerId
-from fsn.core.reachability import DialOutcome
+from fsn.core.reachability import DialOutcome, Reach
 from fsn.node.contacts import CONTACTS_NAME, FORGET_AFTER, Contacts, Peer, load_contacts, save_contacts
 from fsn.node.discovering import Discovering, open_discovering
 from fsn.node.reachability import Reachability
 from fsn.node.reporting import Reporting
 from fsn.p2p.client import Requester, open_requester
+from fsn.p2p.discovery.records import record_key
 from fsn.p2p.discovery.service import Discovery, DiscoveryPart
 from fsn.p2p.server import RequestHandler, serve_requests
 from fsn.p2p.transport.base import Transport
@@ -208,6 +210,60 @@ async def test_a_lonely_coordinator_that_moved_is_found_through_a_node(
     await until(lambda: helper.is_connected(lonely), seconds=10)
     seeker = await world.node(tmp_path / "b", old, identity=seeker.discovering.discovery._identity)
     await until(lambda: seeker.is_connected(lonely), seconds=120)
+
+
+async def test_a_node_that_can_be_reached_publishes_at_once(
+    world: World, tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """As soon as a coordinator has said so, and again only with other addresses, or with a look around."""
+    coordinator = await world.coordinator()
+    node = await world.node(tmp_path, coordinator.contact)
+    reachability = node.discovering.reachability
+    await until(lambda: reachability.verdict.reach == Reach.DIRECT)
+    await trio.sleep(1)
+    first = node.discovering.discovery.published
+    assert first is not None
+    assert first.addresses == reachability.verdict.addresses
+    assert coordinator.discovery.store.get(record_key(node.transport.peer), START) is not None
+    for _ in range(3):
+        await reachability.test()
+    await trio.sleep(20)
+    assert node.discovering.discovery.published == first
+    world.memory.readdress(node.transport.peer, "10.0.0.7")
+    await until(lambda: reachability.verdict.addresses not in ((), first.addresses))
+    await trio.sleep(1)
+    second = node.discovering.discovery.published
+    assert second is not None
+    assert second.addresses == reachability.verdict.addresses
+
+
+async def test_a_young_node_meets_neighbours_that_came_later(
+    world: World, tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """It came first, when nobody was known to be reachable: it looks around again after a minute, and ever less often."""
+    coordinator = await world.coordinator()
+    young, helper = tmp_path / "young", tmp_path / "helper"
+    young.mkdir()
+    helper.mkdir()
+    seeker = await world.node(young, coordinator.contact)
+    looks: list[float] = []
+    refresh = seeker.discovering.discovery.refresh
+
+    async def counted() -> int:
+        looks.append(trio.current_time())
+        return await refresh()
+
+    seeker.discovering.discovery.refresh = counted  # type: ignore[method-assign]
+    await until(lambda: seeker.is_connected(coordinator))
+    await trio.sleep(5)
+    other = await world.node(helper, coordinator.contact)
+    await until(lambda: other.transport.peer in coordinator.discovery.table)
+    assert other.transport.peer not in seeker.discovering.discovery.table
+    await until(lambda: other.transport.peer in seeker.discovering.discovery.table, seconds=90)
+    await trio.sleep(4 * 3600)
+    pauses = [round((after - before) / 60) for before, after in pairwise(looks)]
+    assert pauses[-3:] == [30, 30, 30]
+    assert pauses[:5] in ([1, 2, 4, 8, 16], [2, 4, 8, 16, 30])
 
 
 async def test_coordinators_of_an_earlier_life_are_dialled(

@@ -1,5 +1,6 @@
 """A node in the DHT: it looks for coordinators that do not answer any more, and remembers whom it has met."""
 
+import math
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -32,8 +33,10 @@ SEEK_AFTER_SECONDS: Final = 20.0
 SEEK_SECONDS: Final = 20.0
 """From one search to the next, and twice as long after each that found nothing, up to:"""
 LONGEST_SEEK_SECONDS: Final = 600.0
-REFRESH_SECONDS: Final = 1800.0
-"""From one look for neighbours (and publication, if we can be reached) to the next."""
+FIRST_LOOK_SECONDS: Final = 60.0
+"""From the first look for neighbours (and publication, if we can be reached) to the next: in a young network the coordinator itself
+learns only now who can be reached. Twice as long after each look, up to:"""
+LONGEST_LOOK_SECONDS: Final = 1800.0
 MET_SECONDS: Final = timedelta(hours=12)
 """How stale `met_at` may be in the file."""
 MOST_RECORDS: Final = 256
@@ -76,7 +79,7 @@ def open_discovering(
     discovery = Discovery(transport, identity, network, part, clock)
     for met in before.nodes:
         discovery.learn(PeerId(met.peer_id), met.addresses)
-    discovering = Discovering(discovery, reporting, folder, clock, before)
+    discovering = Discovering(discovery, reporting, reachability, folder, clock, before)
     return discovering
 
 
@@ -90,10 +93,11 @@ class _Search:
 
 @attrs.define(eq=False)
 class Discovering:
-    """Looks for lost coordinators, refreshes the routing table, publishes us if we can be reached, and saves whom we met."""
+    """Looks for lost coordinators and for neighbours, publishes us as soon as we can be reached, and saves whom we met."""
 
     discovery: Discovery
     reporting: Reporting
+    reachability: Reachability
     folder: Path
     clock: Clock
     saved: Contacts
@@ -101,30 +105,47 @@ class Discovering:
     found_at: datetime | None = None
     """When the DHT last led to a coordinator that was lost."""
     _bell: Bell = attrs.field(factory=Bell)
-    _refresh_at: float | None = None
+    _look_at: float = -math.inf
+    _look_seconds: float = FIRST_LOOK_SECONDS
+    _published: tuple[str, ...] = ()
+    """The addresses of our last publication."""
     _searches: dict[PeerId, _Search] = attrs.field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
         self.reporting.on_lost = self._bell.ring
+        self.reachability.on_tested = self._bell.ring
 
     async def step(self) -> Rest:
         """Everything that is due now."""
         for link in self.reporting.links:
             if self._is_due(link):
                 await self._seek(link)
-        is_refresh_due = self._refresh_at is None or trio.current_time() >= self._refresh_at
-        if is_refresh_due and any(link.is_connected for link in self.reporting.links):
-            await self.discovery.refresh()
-            await self.discovery.publish()
-            self._refresh_at = trio.current_time() + REFRESH_SECONDS
+        if self._is_connected:
+            await self._look_around()
         await self._save()
         return Rest(self._rest_seconds(), self._bell)
 
+    @property
+    def _is_connected(self) -> bool:
+        return any(link.is_connected for link in self.reporting.links)
+
+    async def _look_around(self) -> None:
+        """Refresh the routing table when it is time, and publish then, or as soon as we are reached at other addresses."""
+        is_due = trio.current_time() >= self._look_at
+        addresses = self.reachability.verdict.addresses
+        if is_due:
+            await self.discovery.refresh()
+            self._look_at = trio.current_time() + self._look_seconds
+            self._look_seconds = min(2 * self._look_seconds, LONGEST_LOOK_SECONDS)
+        if addresses and (is_due or addresses != self._published):
+            self._published = addresses
+            await self.discovery.publish()
+
     def _rest_seconds(self) -> float:
-        """Until the next search, refresh or first connection, whichever comes first."""
+        """Until the next search, look or first connection, whichever comes first."""
         now = trio.current_time()
-        refresh_at = self._refresh_at if self._refresh_at is not None else now + SEEK_SECONDS
-        return max(1.0, min([refresh_at, *(search.at for search in self._searches.values())]) - now)
+        look_at = self._look_at if self._is_connected else now + SEEK_SECONDS
+        return max(1.0, min([look_at, *(search.at for search in self._searches.values())]) - now)
 
     def take(self, record: PeerRecord) -> None:
         """A coordinator of ours says where it is: dial it there, before the places known so far."""

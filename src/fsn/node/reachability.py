@@ -68,6 +68,8 @@ class Reachability:
         self._rng = rng
         self._told: tuple[Told, ...] | None = None
         self._failure = ""
+        self.on_tested: Callable[[], None] = lambda: None
+        """Called when a test has ended with a verdict."""
 
     @property
     def told(self) -> tuple[Told, ...]:
@@ -104,6 +106,7 @@ class Reachability:
         ]
         if told:
             self._told = tuple(told)
+            self.on_tested()
         if (verdict := self.verdict).reach != before:
             log.info("reachability_changed", reach=verdict.reach, reason=verdict.reason)
         return bool(told)

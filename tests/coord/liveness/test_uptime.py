@@ -21,7 +21,7 @@ from fsn.runtime.identity import Identity
 from tests.coord.test_membership import START, CountingPool, Network, open_view
 
 MINUTES = 30 * 24 * 60
-CHECKPOINT_MINUTES = 240
+CHECKPOINT_MINUTES = 720
 SETTLE_MINUTES = 1
 CONFIG = MembershipConfig(checkpoint_seconds=CHECKPOINT_MINUTES * 60, settle_seconds=SETTLE_MINUTES * 60)
 

@@ -566,7 +566,7 @@ class TransportContract:
 
     async def test_the_stream_contract_of_trio(self, open_pair: OpenPair) -> None:
         """trio's own checks of a half-closeable stream pass, once a close is preceded by an end, as trio's checks take it to be."""
-        with trio.fail_after(30):
+        with trio.fail_after(120):
             async with open_pair() as pair:
                 await pair.connect()
                 handed = Handed(pair.b, HOLD)

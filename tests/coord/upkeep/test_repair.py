@@ -149,9 +149,12 @@ async def test_all_silent(pool: Pool) -> None:
 async def test_a_corrupt_replica_is_found_by_a_read_and_replaced(stage: Stage) -> None:
     """By the coordinator's own workers, at once; its node is told to forget it, and the file was right all the time."""
     bad = (await stage.holders())[0]
+    damaged = [replica for index in range(3) for replica, node in await stage.replicas(index) if node == bad.node]
     damage(bad.store)
-    while not await count(stage, "select count(*) from replica_deletions where node_id = %s", bad.node):
+    while await count(stage, "select count(*) from replicas where id = any (%s::uuid[])", damaged):
         assert await stage.read() == stage.data
+        await trio.sleep(0.05)
+    while not set(damaged).isdisjoint(await bad.replicas()):
         await trio.sleep(0.05)
     while await stage.queued():  # noqa: ASYNC110 - other tasks' affair
         await trio.sleep(0.05)

@@ -154,7 +154,7 @@ async def test_a_corrupt_replica_is_found_by_a_read_and_replaced(stage: Stage) -
     while await count(stage, "select count(*) from replicas where id = any (%s::uuid[])", damaged):
         assert await stage.read() == stage.data
         await trio.sleep(0.05)
-    while not set(damaged).isdisjoint(await bad.replicas()):
+    while not set(damaged).isdisjoint(await bad.replicas()):  # noqa: ASYNC110 - other tasks' affair
         await trio.sleep(0.05)
     while await stage.queued():  # noqa: ASYNC110 - other tasks' affair
         await trio.sleep(0.05)

@@ -160,3 +160,50 @@ def test_a_life_is_repeatable(tmp_path: Path, postgres_dsn: str) -> None:
     first, again = (play_story(story, 9, dsn=postgres_dsn) for _ in range(2))
     assert [str(event) for event in first.events] == [str(event) for event in again.events]
     assert first.violations == []
+
+
+def test_who_declares_is_heard(tmp_path: Path, postgres_dsn: str) -> None:
+    """Maintenance and drain show in the catalogue, and are over when they are ended; what is refused is an event, no failure."""
+    verdict = played(
+        tmp_path,
+        postgres_dsn,
+        """
+        put; files = 1; replicas = 4
+        maintenance; nodes = [0]; hours = 2
+        expect_status; nodes = [0]; status = "maintenance"
+        end_maintenance; nodes = [0]
+        drain; nodes = [1]
+        expect_status; nodes = [1]; status = "draining"
+        maintenance; nodes = [1]
+        expect_events; what = "maintenance_refused"; who = "node1"; least = 1; most = 1
+        cancel_drain; nodes = [1]
+        advance; seconds = 90
+        expect_status; nodes = [0, 1]; status = "online"
+        """,
+    )
+    assert (verdict.failures, verdict.violations) == ([], [])
+
+
+def test_a_coordinator_is_killed_amid_an_upload(tmp_path: Path, postgres_dsn: str) -> None:
+    """The user is told, and neither owed nor charged; who waits for an event that nobody tells of waits in vain."""
+    verdict = played(
+        tmp_path,
+        postgres_dsn,
+        """
+        place; latency_seconds = 0.2
+        kill_amid_upload; size = "3MB"
+        expect_events; what = "put_broken"; least = 1; most = 1
+        start_coordinator
+        kill_coordinator_at; what = "node_online"
+        expect_events; what = "kill"; least = 2; most = 2
+        kill_coordinator_at; what = "node_online"; hours = 0.1
+        expect_charges; files = 0
+        expect_charges; files = 1
+        """,
+    )
+    assert [failure.partition(";")[0] for failure in verdict.failures] == [
+        "node_online within 0.1 hours",
+        "1 files with a price",
+    ]
+    assert verdict.violations == []
+    assert (verdict.files, verdict.lost) == (0, 0)

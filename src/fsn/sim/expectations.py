@@ -3,11 +3,12 @@
 import attrs
 from attrs.validators import ge, in_
 
+from fsn.core.tariff import storage_cost
 from fsn.sim.nodes import SimNode
 from fsn.sim.steps import OnNodes, Stage, Step
 from fsn.sim.timeline import Event
 
-__all__ = ["ExpectEvents", "ExpectReplicas", "ExpectStatus"]
+__all__ = ["ExpectCharges", "ExpectEvents", "ExpectReplicas", "ExpectStatus"]
 
 
 @attrs.frozen(kw_only=True)
@@ -76,3 +77,26 @@ class ExpectStatus(OnNodes):
         """See `OnNodes`."""
         found = (await stage.invariants.statuses()).get(node.id)
         stage.expect(found == self.status, f"{node.name} {self.status}; it is {found}")
+
+
+@attrs.frozen(kw_only=True)
+class ExpectCharges(Step):
+    """Every file that is there was paid for, once, at its price; nothing was paid for one that never came to be."""
+
+    verb = "expect_charges"
+    files: int = attrs.field(default=1, validator=ge(0))
+    """So many have a price, or more."""
+
+    async def perform(self, stage: Stage) -> None:
+        """See `Step.perform`."""
+        price = stage.net.config.credits.price_micro
+        owed, charged = {file.id for file in stage.files()}, await stage.invariants.charges()
+        for each in charged:
+            cost = storage_cost(each.size_bytes, each.pieces, price)
+            wanted = (cost,) if each.status == "ready" else (0, cost) if each.status == "deleted" else (0,)
+            stage.expect(each.paid in wanted, f"{each.file} ({each.status}) paid with {wanted}; it was {each.paid}")
+        stage.expect(
+            owed <= {each.file for each in charged if each.status == "ready"}, "each acknowledged file to be ready"
+        )
+        paid = sum(each.paid > 0 for each in charged)
+        stage.expect(paid >= self.files, f"{self.files} files with a price; there are {paid}")

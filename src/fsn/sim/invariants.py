@@ -6,7 +6,7 @@ from typing import Final
 
 import attrs
 
-from fsn.coord.database.inspection import CountedReplica, counted_replicas, ledger_state, node_statuses
+from fsn.coord.database.inspection import Charge, CountedReplica, charges, counted_replicas, ledger_state, node_statuses
 from fsn.coord.database.pool import Pool
 from fsn.core.chunking import CHUNK_BYTES
 from fsn.core.errors import FsnError
@@ -89,6 +89,10 @@ class Invariants:
     async def statuses(self) -> Mapping[NodeId, str]:
         """How each node stands in the catalogue."""
         return await node_statuses(self._db)
+
+    async def charges(self) -> Sequence[Charge]:
+        """What was paid for each file."""
+        return await charges(self._db)
 
     # --- no acknowledged file is lost, none unreadable while it could be read
 

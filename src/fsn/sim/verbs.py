@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from fsn.sim import disk_steps, everyday_steps, expectations, life, node_steps
+from fsn.sim import coordinator_steps, disk_steps, everyday_steps, expectations, life, node_steps, standing_steps
 from fsn.sim.steps import Step
 
 __all__ = ["VERBS"]
@@ -19,6 +19,8 @@ _STEPS: Final[tuple[type[Step], ...]] = (
     everyday_steps.StartCoordinator,
     everyday_steps.LoseDatabase,
     everyday_steps.FindDatabase,
+    coordinator_steps.KillAmidUpload,
+    coordinator_steps.KillCoordinatorAt,
     node_steps.Kill,
     node_steps.PowerOff,
     node_steps.Stop,
@@ -31,12 +33,17 @@ _STEPS: Final[tuple[type[Step], ...]] = (
     node_steps.Readdress,
     node_steps.JumpClock,
     node_steps.Place,
+    standing_steps.Drain,
+    standing_steps.CancelDrain,
+    standing_steps.Maintenance,
+    standing_steps.EndMaintenance,
     disk_steps.Disks,
     disk_steps.Rot,
     disk_steps.DropChunks,
     expectations.ExpectReplicas,
     expectations.ExpectEvents,
     expectations.ExpectStatus,
+    expectations.ExpectCharges,
     life.Life,
     life.Nights,
 )

@@ -7,7 +7,7 @@ import attrs
 from fsn.coord.database.pool import Pool
 from fsn.core.ids import FileId, NodeId, ReplicaId
 
-__all__ = ["CountedReplica", "LedgerState", "counted_replicas", "ledger_state", "node_statuses"]
+__all__ = ["Charge", "CountedReplica", "LedgerState", "charges", "counted_replicas", "ledger_state", "node_statuses"]
 
 
 @attrs.frozen
@@ -28,6 +28,30 @@ class LedgerState:
 
     total: int
     unexplained: int
+
+
+@attrs.frozen
+class Charge:
+    """A file, and what its user has paid for it in all."""
+
+    file: FileId
+    status: str
+    size_bytes: int
+    pieces: int
+    paid: int
+    """Micro-credits."""
+
+
+async def charges(db: Pool) -> Sequence[Charge]:
+    """Of every file that ever was."""
+    return await db.fetch_all(
+        """select f.id as file, f.status::text as status, coalesce(f.size_bytes, 0) as size_bytes, f.pieces,
+                  coalesce((select -sum(e.amount) from ledger_tx t join ledger_entry e on e.tx = t.id
+                            join ledger_account a on a.id = e.account and a.kind = 'user' and a.owner = f.user_id::text
+                            where t.ref like '%%' || f.id::text), 0)::bigint as paid
+           from files f order by f.id""",
+        row=Charge,
+    )
 
 
 async def counted_replicas(db: Pool) -> Sequence[CountedReplica]:

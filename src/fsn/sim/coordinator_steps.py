@@ -7,6 +7,7 @@ from attrs.validators import gt
 from fsn.core.errors import FsnError
 from fsn.runtime.config import ByteSize
 from fsn.sim.everyday_steps import OnCoordinator
+from fsn.sim.standing_steps import Drain
 from fsn.sim.steps import Stage, Step
 from fsn.sim.timeline import Event
 
@@ -49,6 +50,8 @@ class KillCoordinatorAt(Step):
     """The event's word, as the timeline shows it, e.g. "repairs_recorded"."""
     hours: float = attrs.field(default=1.0, validator=gt(0))
     """It is waited for so long; that it does not happen is a failure of the story."""
+    drains: tuple[int, ...] = ()
+    """These nodes, by number, begin to drain first: in a small network the drain would be over before another step begins."""
 
     async def perform(self, stage: Stage) -> None:
         """See `Step.perform`."""
@@ -61,6 +64,8 @@ class KillCoordinatorAt(Step):
 
         stage.net.listeners.append(listen)
         try:
+            if self.drains:
+                await Drain(nodes=self.drains).perform(stage)
             with trio.move_on_after(self.hours * 3600) as waiting:
                 await names[(await receive.receive()).who].kill()
         finally:

@@ -18,7 +18,7 @@ from fsn.runtime.clock import Clock
 from fsn.runtime.identity import Identity
 from fsn.runtime.supervise import Rest
 
-__all__ = ["DhtPublishing", "coordinator_discovery"]
+__all__ = ["PUBLISH_SECONDS", "DhtPublishing", "coordinator_discovery"]
 
 log = structlog.get_logger()
 
@@ -69,6 +69,7 @@ class DhtPublishing:
 
     discovery: Discovery
     db: Pool
+    publish_seconds: float = PUBLISH_SECONDS
     name: str = "dht_publishing"
     _has_begun: bool = False
 
@@ -79,4 +80,4 @@ class DhtPublishing:
                 self.discovery.learn(node.peer, node.addresses)
             self._has_begun = True
         taken = await self.discovery.publish()
-        return Rest(PUBLISH_SECONDS if taken else ALONE_SECONDS)
+        return Rest(self.publish_seconds if taken else ALONE_SECONDS)

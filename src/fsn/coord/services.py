@@ -27,7 +27,7 @@ from fsn.coord.database.pool import Pool
 from fsn.coord.declaring import Declarations
 from fsn.coord.deleting import Deleting, Expiring
 from fsn.coord.dialing_back import DialingBack
-from fsn.coord.discovering import DhtPublishing, coordinator_discovery
+from fsn.coord.discovering import PUBLISH_SECONDS, DhtPublishing, coordinator_discovery
 from fsn.coord.download import Downloads
 from fsn.coord.fetching import Fetcher
 from fsn.coord.files import Files
@@ -95,6 +95,8 @@ class InDht:
     identity: Identity
     network: str
     addresses: Callable[[], tuple[str, ...]]
+    publish_seconds: float = PUBLISH_SECONDS
+    """From one publication of its record to the next."""
 
 
 @attrs.frozen
@@ -228,7 +230,7 @@ async def open_services(
                 clock=clock,
             )
             dialing_back.note_reached = discovery.learn
-            workers.append(DhtPublishing(discovery, db))
+            workers.append(DhtPublishing(discovery, db, in_dht.publish_seconds))
         services = Services(
             db=db,
             transport=transport,

@@ -24,7 +24,7 @@ from fsn.runtime.identity import Identity
 from fsn.runtime.supervise import Bell, Rest
 from fsn.runtime.threads import run_in_thread
 
-__all__ = ["Discovering", "open_discovering"]
+__all__ = ["LONGEST_LOOK_SECONDS", "Discovering", "open_discovering"]
 
 log = structlog.get_logger()
 
@@ -51,6 +51,7 @@ def open_discovering(
     reachability: Reachability,
     folder: Path,
     clock: Clock,
+    longest_look_seconds: float = LONGEST_LOOK_SECONDS,
 ) -> "Discovering":
     """The node's place in the DHT; coordinators that it met in earlier lives are among those reported to from now on.
 
@@ -79,7 +80,7 @@ def open_discovering(
     discovery = Discovery(transport, identity, network, part, clock)
     for met in before.nodes:
         discovery.learn(PeerId(met.peer_id), met.addresses)
-    discovering = Discovering(discovery, reporting, reachability, folder, clock, before)
+    discovering = Discovering(discovery, reporting, reachability, folder, clock, before, longest_look_seconds)
     return discovering
 
 
@@ -101,6 +102,7 @@ class Discovering:
     folder: Path
     clock: Clock
     saved: Contacts
+    longest_look_seconds: float = LONGEST_LOOK_SECONDS
     name: str = "discovering"
     found_at: datetime | None = None
     """When the DHT last led to a coordinator that was lost."""
@@ -112,11 +114,13 @@ class Discovering:
     _searches: dict[PeerId, _Search] = attrs.field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
+        self._look_seconds = max(FIRST_LOOK_SECONDS, self.longest_look_seconds / 48)
         self.reporting.on_lost = self._bell.ring
         self.reachability.on_tested = self._bell.ring
 
     async def step(self) -> Rest:
         """Everything that is due now."""
+        self._searches = {peer: search for peer, search in self._searches.items() if self.reporting.knows(peer)}
         for link in self.reporting.links:
             if self._is_due(link):
                 await self._seek(link)
@@ -136,16 +140,20 @@ class Discovering:
         if is_due:
             await self.discovery.refresh()
             self._look_at = trio.current_time() + self._look_seconds
-            self._look_seconds = min(2 * self._look_seconds, LONGEST_LOOK_SECONDS)
+            self._look_seconds = min(2 * self._look_seconds, self.longest_look_seconds)
         if addresses and (is_due or addresses != self._published):
             self._published = addresses
             await self.discovery.publish()
 
     def _rest_seconds(self) -> float:
-        """Until the next search, look or first connection, whichever comes first."""
+        """Until the next search or look; one that waits for a connection, which a test follows, is due when the bell says so."""
         now = trio.current_time()
-        look_at = self._look_at if self._is_connected else now + SEEK_SECONDS
+        look_at = self._look_at if self._is_connected else now + self._patience_seconds
         return max(1.0, min([look_at, *(search.at for search in self._searches.values())]) - now)
+
+    @property
+    def _patience_seconds(self) -> float:
+        return SEEK_SECONDS if math.isinf(self._look_at) else LONGEST_SEEK_SECONDS
 
     def take(self, record: PeerRecord) -> None:
         """A coordinator of ours says where it is: dial it there, before the places known so far."""

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from random import Random
 
 import attrs
@@ -15,7 +16,7 @@ from fsn.node.chunkstore.base import ChunkStore
 from fsn.node.chunkstore.disk import open_disk_store
 from fsn.node.config import IDENTITY_NAME, NodeConfig
 from fsn.node.declaring import Declaring
-from fsn.node.discovering import Discovering, open_discovering
+from fsn.node.discovering import LONGEST_LOOK_SECONDS, Discovering, open_discovering
 from fsn.node.handlers import ChunkHandlers
 from fsn.node.metrics import NodeMetrics
 from fsn.node.reachability import AddressWatching, Reachability
@@ -102,10 +103,13 @@ async def open_services(
     clock: Clock = system_clock,
     rng: Random | None = None,
     own_addresses: Callable[[], frozenset[str]] | None = None,
+    shortest_rest_seconds: float = 0.0,
+    dht_refresh_seconds: float = LONGEST_LOOK_SECONDS,
 ) -> AsyncIterator[NodeServices]:
     """A node that serves its coordinators and reports to them for the length of the block.
 
     `own_addresses` tells the addresses of this machine, which are looked at once a second; without it nobody looks.
+    `shortest_rest_seconds`: see `supervise`; it holds for the work on chunks. In the DHT we look around every `dht_refresh_seconds`.
 
     Raises `Conflict` when another process uses the folder, `ConfigError` when it is not initialised or a port is taken, `StorageError`
     when the chunk store cannot be opened; `Conflict` (`left`), too, when the node has left the network. On leaving: requests under way
@@ -159,6 +163,7 @@ async def open_services(
                 reachability=reachability,
                 folder=config.data_dir,
                 clock=clock,
+                longest_look_seconds=dht_refresh_seconds,
             )
             async with open_stage("reporting", grace_seconds=0) as nursery:
                 nursery.start_soon(reporting.run, name="reporting")
@@ -166,7 +171,9 @@ async def open_services(
                 nursery.start_soon(reachability.run, name="reachability")
                 nursery.start_soon(supervise, discovering, trio.Event())
                 for worker in (scrubbing, losses, TrashEmptying(store, config.upkeep, clock)):
-                    nursery.start_soon(supervise, worker, stopping)
+                    nursery.start_soon(
+                        partial(supervise, worker, stopping, shortest_rest_seconds=shortest_rest_seconds)
+                    )
                 if own_addresses is not None:
                     nursery.start_soon(supervise, AddressWatching(own_addresses, reporting.redial), trio.Event())
                 log.info("node_started", node=str(config.node_id), peer=transport.peer, chunks=store.totals().count)

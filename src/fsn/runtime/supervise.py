@@ -95,11 +95,13 @@ def _is_transient(error: Exception) -> bool:
 
 async def _rest(rest: Rest, stopping: trio.Event) -> None:
     with trio.move_on_after(rest.seconds):
+        if rest.bell is None:
+            await stopping.wait()
+            return
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_after, stopping.wait, nursery.cancel_scope)
-            if rest.bell is not None:
-                nursery.start_soon(_cancel_after, rest.bell.wait, nursery.cancel_scope)
-            await trio.sleep_forever()
+            await rest.bell.wait()
+            nursery.cancel_scope.cancel()
 
 
 async def _cancel_after(wait: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:

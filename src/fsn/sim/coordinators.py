@@ -9,6 +9,7 @@ import trio
 
 from fsn.coord.database.pool import Pool, PoolConfig
 from fsn.coord.database.stepping_driver import Connector
+from fsn.coord.discovering import PUBLISH_SECONDS
 from fsn.coord.services import InDht, Secrets, Services, ServicesConfig, open_services
 from fsn.core.errors import Unavailable
 from fsn.p2p.config import P2pConfig
@@ -16,7 +17,7 @@ from fsn.p2p.transport.memory import MemoryNetwork, Place
 from fsn.runtime.clock import Clock
 from fsn.runtime.groups import sole_error
 from fsn.runtime.identity import Identity
-from fsn.sim.nodes import Life
+from fsn.sim.nodes import Life, dht_seconds
 from fsn.sim.timeline import Timeline, acting_as
 
 __all__ = ["SimCoordinator"]
@@ -149,7 +150,12 @@ class SimCoordinator:
                 self._secrets,
                 self.config,
                 announced=lambda: tuple(transport.addresses),
-                in_dht=InDht(self.identity, P2pConfig().network, lambda: tuple(transport.addresses)),
+                in_dht=InDht(
+                    self.identity,
+                    P2pConfig().network,
+                    lambda: tuple(transport.addresses),
+                    dht_seconds(PUBLISH_SECONDS, self._shortest_rest_seconds),
+                ),
                 clock=self._wall(lambda: self.clock_skew_seconds),
                 random_bytes=Random(self._rng.getrandbits(64)).randbytes,  # noqa: S311 - repeatable on purpose
                 chance=Random(self._rng.getrandbits(64)),  # noqa: S311

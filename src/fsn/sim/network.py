@@ -193,7 +193,18 @@ class Network:
         self.timeline.name(str(config.node_id), name)
         disk_rng, rng = Random(self._draw()), Random(self._draw())  # noqa: S311
         disk = Disk(capacity_bytes=capacity, clock=self.clock.wall(), rng=disk_rng)
-        node = SimNode(name, identity, config, disk, rng, self._memory, self.timeline, self._nursery, self.clock.wall)
+        node = SimNode(
+            name,
+            identity,
+            config,
+            disk,
+            rng,
+            self._memory,
+            self.timeline,
+            self._nursery,
+            self.clock.wall,
+            self._shortest_rest_seconds,
+        )
         for key, value in {"address": address_of(number), **place}.items():
             setattr(node.place, key, value)
         self.nodes.append(node)

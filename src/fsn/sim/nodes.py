@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from random import Random
+from typing import Final
 
 import attrs
 import trio
 
 from fsn.core.ids import NodeId, ReplicaId
 from fsn.node.config import NodeConfig
+from fsn.node.discovering import LONGEST_LOOK_SECONDS
 from fsn.node.services import NodeServices, open_services
 from fsn.p2p.transport.memory import MemoryNetwork, Place
 from fsn.runtime.clock import Clock
@@ -15,7 +17,11 @@ from fsn.runtime.identity import Identity
 from fsn.sim.disks import Disk
 from fsn.sim.timeline import Timeline, acting_as
 
-__all__ = ["Life", "SimNode"]
+__all__ = ["Life", "SimNode", "dht_seconds"]
+
+_RESTS_BETWEEN_LOOKS: Final = 48
+_DHT_DAY_SECONDS: Final = 86400.0
+"""Records in the DHT are valid for two days: published once a day, one is always there."""
 
 
 @attrs.define(eq=False)
@@ -41,6 +47,7 @@ class SimNode:
     _timeline: Timeline = attrs.field(repr=False)
     _nursery: trio.Nursery = attrs.field(repr=False)
     _wall: Callable[[Callable[[], float]], Clock] = attrs.field(repr=False)
+    _shortest_rest_seconds: float = 0.0
     services: NodeServices | None = None
     """The real node, while it runs."""
     clock_skew_seconds: float = 0.0
@@ -190,6 +197,8 @@ class SimNode:
                     open_store=lambda *_: self.disk.open(),
                     clock=self._wall(lambda: self.clock_skew_seconds),
                     rng=Random(self.rng.getrandbits(64)),  # noqa: S311 - jitter
+                    shortest_rest_seconds=self._shortest_rest_seconds,
+                    dht_refresh_seconds=dht_seconds(LONGEST_LOOK_SECONDS, self._shortest_rest_seconds),
                 ) as self.services:
                     life.started.set()
                     await life.stopping.wait()
@@ -197,6 +206,11 @@ class SimNode:
             self.services, self._life = None, None
             life.started.set()
             life.ended.set()
+
+
+def dht_seconds(product_seconds: float, shortest_rest_seconds: float) -> float:
+    """How often the DHT is looked at: as in the product, or, where workers rest long, once in 48 rests and at least daily."""
+    return max(product_seconds, min(_RESTS_BETWEEN_LOOKS * shortest_rest_seconds, _DHT_DAY_SECONDS))
 
 
 def address_of(number: int) -> str:

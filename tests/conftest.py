@@ -96,7 +96,13 @@ def _bounded(test: Callable[..., Awaitable[None]], seconds: float) -> Callable[.
 
 @pytest.fixture(autouse=True)
 def _fresh_logs() -> Iterator[None]:
-    """What a command line that ran in this process set up for its logs must not silence the next test's."""
+    """What a command line that ran in this process set up for its logs must not silence the next test's.
+
+    Tracebacks are plain: structlog's default, where rich is installed, shows the locals of each frame, which takes seconds a line.
+    """
+    renderer = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    structlog.reset_defaults()
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], renderer])
     yield
     structlog.reset_defaults()
 

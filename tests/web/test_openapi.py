@@ -17,7 +17,8 @@ from tools.http_reference import coordinator_api
 from tools.reference import finer_codes
 
 CLIENTS_OWN = {
-    "ambiguous_name", "download_under_way", "file_changed", "in_use", "local_exists", "local_not_found",
+    "ambiguous_name", "download_under_way", "drain_cancelled", "file_changed", "in_use", "left", "local_exists", "local_not_found",
+    "maintenance_refused",
 }  # fmt: skip
 """Finer codes that never come over HTTP: the command line's, the client's, the daemons' own."""
 

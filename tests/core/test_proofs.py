@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fsn.core.ids import NodeId, ReplicaId
 from fsn.core.merkle import LEAF_BYTES, Opening, merkle_root
-from fsn.core.proofs import MAX_DIFFICULTY, Challenge, Proof, Verdict, prove, verify
+from fsn.core.proofs import MAX_DIFFICULTY, Challenge, Proof, Verdict, network_id, prove, verify
 
 NETWORK, NODE, NUMBER, REPLICA = (UUID(int=number) for number in range(1, 5))
 CHALLENGE = Challenge(NETWORK, NodeId(NODE), NUMBER, ReplicaId(REPLICA), bytes(range(32)))
@@ -146,3 +146,9 @@ def test_challenges_have_limits() -> None:
             attrs.evolve(CHALLENGE, difficulty=difficulty)
     with pytest.raises(ValueError, match="at least one byte"):
         prove(CHALLENGE, b"")
+
+
+def test_networks_have_ids_of_their_own() -> None:
+    """The id of a network follows from its name, for ever."""
+    assert network_id("main") == UUID("3f732fbb-8397-f1b4-2084-421f6a2633ce")
+    assert network_id("main") != network_id("test")

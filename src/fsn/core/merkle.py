@@ -19,7 +19,7 @@ _NODE: Final = b"\x01"
 
 @attrs.frozen
 class Opening:
-    """A leaf and the hashes beside its way to the root, from the bottom up (RFC 6962, section 2.1.1): at most six for a whole chunk."""
+    """A leaf and the hashes beside its way to the root, from the bottom up (RFC 6962, section 2.1.1): at most seven for a whole chunk."""
 
     leaf: bytes = attrs.field(repr=False)
     siblings: tuple[bytes, ...] = attrs.field(repr=False)

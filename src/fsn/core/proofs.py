@@ -18,7 +18,17 @@ from blake3 import blake3
 from fsn.core.ids import NodeId, ReplicaId
 from fsn.core.merkle import LEAF_BYTES, Opening, leaf_count, open_leaves, opens
 
-__all__ = ["DEFAULT_DIFFICULTY", "MAX_DIFFICULTY", "SEED_BYTES", "Challenge", "Proof", "Verdict", "prove", "verify"]
+__all__ = [
+    "DEFAULT_DIFFICULTY",
+    "MAX_DIFFICULTY",
+    "SEED_BYTES",
+    "Challenge",
+    "Proof",
+    "Verdict",
+    "network_id",
+    "prove",
+    "verify",
+]
 
 DEFAULT_DIFFICULTY: Final = 4
 """Leaves a proof visits: 17 KB on the wire."""
@@ -26,6 +36,7 @@ MAX_DIFFICULTY: Final = 64
 SEED_BYTES: Final = 32
 
 _DOMAIN: Final = b"fsn-proof-v1"
+_NETWORK_DOMAIN: Final = b"fsn-network-v1"
 
 
 @attrs.frozen
@@ -60,6 +71,11 @@ class Verdict(Enum):
     PASSED = "passed"
     BAD = "bad"
     """It is no proof for this challenge and replica; nothing more can be said of it."""
+
+
+def network_id(name: str) -> UUID:
+    """What stands for the network called `name` in a challenge: the first 16 bytes of BLAKE3("fsn-network-v1" | name)."""
+    return UUID(bytes=blake3(_NETWORK_DOMAIN + name.encode()).digest()[:16])
 
 
 def prove(challenge: Challenge, data: bytes | memoryview) -> Proof:

@@ -27,8 +27,10 @@ from fsn.p2p.wire.messages import (
     DialedBack,
     Heartbeat,
     HeartbeatAnswer,
+    HeldProof,
     LossesReported,
     Message,
+    ProveHeld,
     Reconcile,
     Reconciled,
     Refusal,
@@ -56,6 +58,7 @@ READ_BYTES = 512 << 10
 _ANSWERS: Mapping[type[Request], type[Response]] = {
     StoreChunk: ChunkStored,
     RetrieveChunk: ChunkRetrieved,
+    ProveHeld: HeldProof,
     DeleteChunks: ChunksDeleted,
     Heartbeat: HeartbeatAnswer,
     Reconcile: Reconciled,

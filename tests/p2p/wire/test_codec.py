@@ -12,12 +12,15 @@ from hypothesis import strategies as st
 
 from fsn.core.errors import ProtocolViolation
 from fsn.core.ids import PeerId, ReplicaId
+from fsn.core.merkle import Opening, leaf_count, open_leaves
+from fsn.core.proofs import Proof
 from fsn.core.reachability import DialOutcome, DialResult
 from fsn.core.reconciliation import HeldReplica, PrefixSum
 from fsn.core.sealing import MAX_SEALED_BYTES
 from fsn.p2p.wire import storage_pb2 as pb
 from fsn.p2p.wire.codec import Envelope, decode, encode, encode_parts
 from fsn.p2p.wire.framing import MAX_FRAME_BYTES, FrameDecoder, encode_varint
+from fsn.p2p.wire.limits import MAX_PATH
 from fsn.p2p.wire.messages import (
     ChunkRetrieved,
     ChunksDeleted,
@@ -28,10 +31,14 @@ from fsn.p2p.wire.messages import (
     DeleteChunks,
     DialBack,
     DialedBack,
+    Earnings,
     Heartbeat,
     HeartbeatAnswer,
+    HeldProof,
     LossesReported,
     Message,
+    ProofRecord,
+    ProveHeld,
     Reconcile,
     Reconciled,
     ReconcileLevel,
@@ -55,6 +62,10 @@ VECTORS: dict[str, Envelope] = {
     "retrieve_chunk_request_whole": Envelope(301, 5_000, RetrieveChunk(ONE)),
     "retrieve_chunk_response": Envelope(300, 0, ChunkRetrieved(b"sealed bytes", total_bytes=262_160)),
     "retrieve_chunk_response_empty": Envelope(302, 0, ChunkRetrieved(b"", total_bytes=17)),
+    "proof_challenge": Envelope(17, 2_000, ProveHeld(TWO, ONE, ROOT, difficulty=4)),
+    "proof_response": Envelope(
+        17, 0, HeldProof(TWO, Proof(ROOT, (Opening(b"a leaf", (ROOT, ROOT[::-1])), Opening(b"another", ()))), 12)
+    ),
     "delete_chunk_request": Envelope(2**64 - 1, 2**32 - 1, DeleteChunks((ONE, TWO))),
     "delete_chunk_response": Envelope(7, 0, ChunksDeleted({TWO: "disk error"})),
     "delete_chunk_response_all_gone": Envelope(8, 0, ChunksDeleted({})),
@@ -77,6 +88,19 @@ VECTORS: dict[str, Envelope] = {
         9, 0, HeartbeatAnswer(-1_500_000, (Contact(PeerId("12D3KooWExample"), ("/dns4/c.example/tcp/4001",)),))
     ),
     "heartbeat_response_state": Envelope(9, 0, HeartbeatAnswer(state="draining")),
+    "heartbeat_response_record": Envelope(
+        9,
+        0,
+        HeartbeatAnswer(
+            2_250_000,
+            state="online",
+            proofs=ProofRecord(61, 2, 1, 61, 100, 172_800, 985_000, is_suspended=True, reason="missed 2 of 6"),
+            earnings=Earnings(31_000, 1_500_000, 750_000, -1),
+        ),
+    ),
+    "heartbeat_response_empty_record": Envelope(
+        9, 0, HeartbeatAnswer(proofs=ProofRecord(score_millionths=0), earnings=Earnings())
+    ),
     "heartbeat_response_empty": Envelope(10, 0, HeartbeatAnswer()),
     "declare_request": Envelope(12, 10_000, Declaration(Standing.MAINTENANCE, 14_400, "a new disk")),
     "declare_request_active": Envelope(13, 10_000, Declaration(Standing.ACTIVE)),
@@ -131,12 +155,25 @@ def test_every_kind_of_message_has_a_vector() -> None:
 
 replicas = st.binary(min_size=16, max_size=16).map(lambda raw: ReplicaId(UUID(bytes=raw)))
 sizes = st.integers(0, 2**63 - 1)
+amounts = st.integers(-(2**63), 2**63 - 1)
+hashes = st.binary(min_size=32, max_size=32)
+openings = st.builds(Opening, st.binary(min_size=1, max_size=50), st.lists(hashes, max_size=7).map(tuple))
+records = st.builds(
+    ProofRecord, sizes, sizes, sizes, sizes, sizes, sizes, st.integers(0, 10**6), st.booleans(), st.text(max_size=50)
+)
 addresses = st.lists(st.text(max_size=60), max_size=32).map(tuple)
 messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(StoreChunk, replicas, st.binary(min_size=32, max_size=32), st.binary(min_size=1, max_size=700)),
     st.builds(ChunkStored, replicas),
     st.builds(RetrieveChunk, replicas, st.integers(0, 2**31 - 1), st.integers(0, 2**31 - 1)),
     st.builds(ChunkRetrieved, st.binary(max_size=700), st.integers(700, MAX_SEALED_BYTES)),
+    st.builds(ProveHeld, st.uuids(), replicas, hashes, st.integers(1, 64)),
+    st.builds(
+        HeldProof,
+        st.uuids(),
+        st.builds(Proof, hashes, st.lists(openings, min_size=1, max_size=64).map(tuple)),
+        sizes,
+    ),
     st.builds(DeleteChunks, st.lists(replicas, max_size=20).map(tuple), st.booleans()),
     st.just(Reconcile(ReconcileLevel.FIRST_BYTE)),
     st.builds(
@@ -171,6 +208,8 @@ messages: st.SearchStrategy[Message] = st.one_of(
         st.integers(-(2**63), 2**63 - 1),
         st.lists(st.builds(Contact, st.text("abc123", min_size=1, max_size=60), addresses), max_size=5).map(tuple),
         st.from_regex("[a-z]{0,32}", fullmatch=True),
+        st.none() | records,
+        st.none() | st.builds(Earnings, amounts, amounts, amounts, amounts),
     ),
     st.builds(DialBack, st.lists(st.text(max_size=60), max_size=8).map(tuple)),
     st.builds(
@@ -331,6 +370,21 @@ def beat(**changed: Any) -> pb.Envelope:
     return pb.Envelope(heartbeat_request=pb.HeartbeatRequest(**changed))
 
 
+def challenge(**changed: Any) -> pb.Envelope:
+    fields: dict[str, Any] = {"challenge_id": TWO.hex, "chunk_id": ONE.hex, "seed": ROOT, "difficulty": 4}
+    return pb.Envelope(proof_challenge=pb.ProofChallenge(**(fields | changed)))
+
+
+def proof(count: int = 1, leaf: bytes = b"leaf", siblings: Sequence[bytes] = (), **changed: Any) -> pb.Envelope:
+    fields: dict[str, Any] = {"challenge_id": TWO.hex, "proof_hash": ROOT.hex()}
+    fields["openings"] = [pb.Opening(leaf=leaf, siblings=siblings)] * count
+    return pb.Envelope(proof_response=pb.ProofResponse(**(fields | changed)))
+
+
+def record(**changed: Any) -> pb.Envelope:
+    return pb.Envelope(heartbeat_response=pb.HeartbeatResponse(proofs=pb.ProofRecord(**changed)))
+
+
 def known(count: int = 1, **changed: Any) -> pb.Envelope:
     contacts = [pb.Coordinator(**({"peer_id": "p"} | changed))] * count
     return pb.Envelope(heartbeat_response=pb.HeartbeatResponse(coordinators=contacts))
@@ -388,7 +442,30 @@ BREACHES: dict[str, pb.Envelope] = {
     "a long reason": lost(ONE.hex, reason="x" * 61),
     "too many losses": lost(*(f"{number:032x}" for number in range(1001))),
     "no body": pb.Envelope(request_id=1),
-    "a body not spoken yet": pb.Envelope(proof_challenge=pb.ProofChallenge(challenge_id="x")),
+    "a challenge without an id": challenge(challenge_id=""),
+    "a challenge with dashes": challenge(challenge_id=str(UUID(int=1))),
+    "a challenge for no replica": challenge(chunk_id="ab"),
+    "a short seed": challenge(seed=ROOT[:31]),
+    "a long seed": challenge(seed=ROOT + b"x"),
+    "no difficulty": challenge(difficulty=0),
+    "negative difficulty": challenge(difficulty=-1),
+    "difficulty beyond": challenge(difficulty=65),
+    "a proof for no challenge": proof(challenge_id=""),
+    "a short proof hash": proof(proof_hash=ROOT.hex()[:62]),
+    "a proof hash in capitals": proof(proof_hash=ROOT.hex().upper()),
+    "negative duration": proof(duration_ms=-1),
+    "no opening": proof(0),
+    "too many openings": proof(65),
+    "two hundred thousand openings": proof(200_000, b"x"),
+    "an empty leaf": proof(leaf=b""),
+    "a leaf too long": proof(leaf=bytes(4097)),
+    "a short sibling": proof(siblings=[ROOT[:31]]),
+    "a long sibling": proof(siblings=[ROOT + b"x"]),
+    "a path too long": proof(siblings=[ROOT] * 8),
+    "negative proofs": record(passed=-1),
+    "negative vetting": record(vetting_seconds_left=-1),
+    "a score above one": record(score_millionths=1_000_001),
+    "a record's long reason": record(reason="r" * 201),
     "short id": store(chunk_id="ab"),
     "upper case id": store(chunk_id=ONE.hex.upper()),
     "id with dashes": store(chunk_id=str(ONE)),
@@ -459,7 +536,19 @@ def test_every_rule_is_enforced(envelope: pb.Envelope) -> None:
 
 def test_the_breaches_start_from_a_good_message() -> None:
     """Without its one flaw, each of the messages above would pass."""
-    for good in (store(), deletion_results((ONE.hex, "a"), (TWO.hex, "")), beat(), known(), declare(), declared()):
+    good_proof = proof(64, bytes(4096), [ROOT] * 7)
+    for good in (
+        challenge(),
+        challenge(difficulty=64),
+        good_proof,
+        record(),
+        store(),
+        deletion_results((ONE.hex, "a"), (TWO.hex, "")),
+        beat(),
+        known(),
+        declare(),
+        declared(),
+    ):
         decode(good.SerializeToString())
 
 
@@ -494,9 +583,23 @@ def test_known_refusals_are_known_and_others_borne() -> None:
 def test_long_reasons_are_cut_not_refused() -> None:
     """Texts for people are shortened to what the wire allows, between characters, whatever they hold."""
     refusal = decode(payload(encode(1, Refusal(RefusalCode.INTERNAL, "\u00e4" * 1000)))).message
+    answer = decode(payload(encode(1, HeartbeatAnswer(proofs=ProofRecord(reason="\u00e4" * 1000))))).message
     deleted = decode(payload(encode(1, ChunksDeleted({ONE: "x\udcff" + "y" * 100})))).message
     assert refusal == Refusal(RefusalCode.INTERNAL, "\u00e4" * 512)
+    assert answer == HeartbeatAnswer(proofs=ProofRecord(reason="\u00e4" * 100))
     assert deleted == ChunksDeleted({ONE: "x?" + "y" * 58})
+
+
+def test_the_largest_proof_fits_a_frame() -> None:
+    """64 leaves of the largest replica, with their paths, are one frame."""
+    opened = Opening(bytes(4096), (ROOT,) * 7)
+    assert len(encode(2**64 - 1, HeldProof(TWO, Proof(ROOT, (opened,) * 64), 2**63 - 1))) <= MAX_FRAME_BYTES
+
+
+def test_the_path_of_the_largest_replica_is_the_longest() -> None:
+    """No honest proof is refused: what the limits allow is what 262,160 bytes need."""
+    data = bytes(MAX_SEALED_BYTES)
+    assert max(len(each.siblings) for each in open_leaves(data, range(leaf_count(len(data))))) == MAX_PATH
 
 
 def test_the_largest_deletion_fits_a_frame() -> None:
@@ -513,6 +616,8 @@ def test_the_largest_deletion_fits_a_frame() -> None:
         StoreChunk(ONE, ROOT[:31], b"abc"),
         StoreChunk(ONE, ROOT, bytes(MAX_SEALED_BYTES + 1)),
         RetrieveChunk(ONE, offset=-1),
+        ProveHeld(TWO, ONE, ROOT, 65),
+        HeldProof(TWO, Proof(ROOT, ()), 0),
         DeleteChunks((ONE,) * 10_001),
         Heartbeat(-1, 0, 0, "0.1.0"),
         HeartbeatAnswer(coordinators=(Contact(PeerId("p"), ("a" * 257,)),)),

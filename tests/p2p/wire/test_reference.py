@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from fsn.core.merkle import LEAF_BYTES
+from fsn.core.proofs import MAX_DIFFICULTY
 from fsn.core.sealing import MAX_SEALED_BYTES
 from fsn.p2p.wire import limits
 from fsn.p2p.wire.framing import MAX_FRAME_BYTES
@@ -22,6 +24,10 @@ NUMBERS = {
     "address": limits.MAX_ADDRESS_BYTES,
     "coordinators": limits.MAX_COORDINATORS,
     "peer id": limits.MAX_PEER_ID_BYTES,
+    "record": limits.MAX_RECORD_BYTES,
+    "openings": MAX_DIFFICULTY,
+    "leaf": LEAF_BYTES,
+    "path": limits.MAX_PATH,
     "reason": limits.MAX_REASON_BYTES,
     "declared": limits.MAX_DECLARED_BYTES,
     "version": limits.MAX_VERSION_BYTES,

@@ -11,6 +11,8 @@ from google.protobuf.message import Message as ProtobufMessage
 
 from fsn.core.errors import ProtocolViolation
 from fsn.core.ids import PeerId, ReplicaId
+from fsn.core.merkle import Opening
+from fsn.core.proofs import MAX_DIFFICULTY, Proof
 from fsn.core.reachability import DialOutcome, DialResult
 from fsn.core.reconciliation import HeldReplica, PrefixSum
 from fsn.p2p.wire import storage_pb2 as pb
@@ -25,7 +27,9 @@ from fsn.p2p.wire.limits import (
     MAX_ERROR_BYTES,
     MAX_LISTED,
     MAX_LOSSES,
+    MAX_PATH,
     MAX_PREFIXES,
+    MAX_RECORD_BYTES,
     MAX_REFUSAL_BYTES,
     MAX_SUMS,
     breaches,
@@ -41,10 +45,14 @@ from fsn.p2p.wire.messages import (
     DeleteChunks,
     DialBack,
     DialedBack,
+    Earnings,
     Heartbeat,
     HeartbeatAnswer,
+    HeldProof,
     LossesReported,
     Message,
+    ProofRecord,
+    ProveHeld,
     Reconcile,
     Reconciled,
     ReconcileLevel,
@@ -58,7 +66,7 @@ from fsn.p2p.wire.messages import (
 
 __all__ = ["Envelope", "decode", "encode", "encode_parts"]
 
-_REPLICA: Final = re.compile("[0-9a-f]{32}")
+_ID: Final = re.compile("[0-9a-f]{32}")
 _HASH: Final = re.compile("[0-9a-f]{64}")
 _MAX_FILE_ID_CHARACTERS: Final = 64
 _ID_BYTES: Final = 16
@@ -75,6 +83,8 @@ _Small = (
     | LossesReported
     | ChunkStored
     | RetrieveChunk
+    | ProveHeld
+    | HeldProof
     | DeleteChunks
     | ChunksDeleted
     | Heartbeat
@@ -180,6 +190,9 @@ def _shortened(message: Message) -> Message:
             return attrs.evolve(message, message=cut_text(text, MAX_REFUSAL_BYTES))
         case Declared(reason=text):
             return attrs.evolve(message, reason=cut_text(text, MAX_DECLARED_BYTES))
+        case HeartbeatAnswer(proofs=ProofRecord(reason=text) as record):
+            record = attrs.evolve(record, reason=cut_text(text, MAX_RECORD_BYTES))
+            return attrs.evolve(message, proofs=record)
         case ChunksDeleted(failed=failed):
             return ChunksDeleted({replica: cut_text(error, MAX_ERROR_BYTES) for replica, error in failed.items()})
         case ReportLosses(losses=losses):
@@ -217,6 +230,13 @@ def _small_body(message: _Small) -> tuple[int, ProtobufMessage]:
         case RetrieveChunk(replica, offset, length):
             wanted = pb.RetrieveChunkRequest(chunk_id=replica.hex, offset=offset, length=length)
             return pb.Envelope.RETRIEVE_CHUNK_REQUEST_FIELD_NUMBER, wanted
+        case ProveHeld(challenge, replica, seed, difficulty):
+            asked_for = pb.ProofChallenge(
+                challenge_id=challenge.hex, chunk_id=replica.hex, seed=seed, difficulty=difficulty
+            )
+            return pb.Envelope.PROOF_CHALLENGE_FIELD_NUMBER, asked_for
+        case HeldProof():
+            return pb.Envelope.PROOF_RESPONSE_FIELD_NUMBER, _write_proof(message)
         case DeleteChunks(replicas, to_trash):
             unwanted = pb.DeleteChunkRequest(chunk_ids=[replica.hex for replica in replicas], to_trash=to_trash)
             return pb.Envelope.DELETE_CHUNK_REQUEST_FIELD_NUMBER, unwanted
@@ -235,10 +255,8 @@ def _small_body(message: _Small) -> tuple[int, ProtobufMessage]:
             return pb.Envelope.REPORT_LOSSES_RESPONSE_FIELD_NUMBER, pb.ReportLossesResponse()
         case Heartbeat():
             return pb.Envelope.HEARTBEAT_REQUEST_FIELD_NUMBER, pb.HeartbeatRequest(**attrs.asdict(message))
-        case HeartbeatAnswer(earned, contacts, state):
-            known = [pb.Coordinator(peer_id=contact.peer, addresses=contact.addresses) for contact in contacts]
-            answer = pb.HeartbeatResponse(earned_micro_credits=earned, coordinators=known, state=state)
-            return pb.Envelope.HEARTBEAT_RESPONSE_FIELD_NUMBER, answer
+        case HeartbeatAnswer():
+            return pb.Envelope.HEARTBEAT_RESPONSE_FIELD_NUMBER, _write_heartbeat_answer(message)
         case Declaration():
             return pb.Envelope.DECLARE_REQUEST_FIELD_NUMBER, pb.DeclareRequest(**attrs.asdict(message))
         case Declared():
@@ -251,6 +269,27 @@ def _small_body(message: _Small) -> tuple[int, ProtobufMessage]:
             return pb.Envelope.DIAL_BACK_RESPONSE_FIELD_NUMBER, done
         case Refusal(code, text, retry_after_ms):
             return pb.Envelope.REFUSAL_FIELD_NUMBER, pb.Refusal(code=code, message=text, retry_after_ms=retry_after_ms)
+
+
+def _write_proof(message: HeldProof) -> pb.ProofResponse:
+    openings = [pb.Opening(leaf=each.leaf, siblings=each.siblings) for each in message.proof.openings]
+    return pb.ProofResponse(
+        challenge_id=message.challenge_id.hex,
+        proof_hash=message.proof.proof_hash.hex(),
+        duration_ms=message.duration_ms,
+        openings=openings,
+    )
+
+
+def _write_heartbeat_answer(message: HeartbeatAnswer) -> pb.HeartbeatResponse:
+    known = [pb.Coordinator(peer_id=contact.peer, addresses=contact.addresses) for contact in message.coordinators]
+    return pb.HeartbeatResponse(
+        earned_micro_credits=message.earned_micro_credits,
+        coordinators=known,
+        state=message.state,
+        proofs=None if message.proofs is None else pb.ProofRecord(**attrs.asdict(message.proofs)),
+        earnings=None if message.earnings is None else pb.Earnings(**attrs.asdict(message.earnings)),
+    )
 
 
 def _write_reconciled(message: Reconciled) -> pb.ReconcileResponse:
@@ -292,8 +331,22 @@ def _read_retrieved_data(body: pb.RetrieveChunkResponse, data: bytes | memoryvie
     return ChunkRetrieved(data, body.total_bytes)
 
 
+def _read_prove_held(body: pb.ProofChallenge) -> ProveHeld:
+    return ProveHeld(_id(body.challenge_id), _replica(body.chunk_id), body.seed, body.difficulty)
+
+
 # One element more than allowed is enough for `breaches` to refuse the message: half a million empty elements fit in a
 # frame, and none of them is worth an object.
+
+
+def _read_held_proof(body: pb.ProofResponse) -> HeldProof:
+    if not _HASH.fullmatch(body.proof_hash):
+        raise ProtocolViolation(f"proof_response: proof_hash is 64 lowercase hex digits; got {body.proof_hash[:80]!r}")
+    openings = [
+        Opening(each.leaf, tuple(each.siblings[: MAX_PATH + 1])) for each in body.openings[: MAX_DIFFICULTY + 1]
+    ]
+    proof = Proof(bytes.fromhex(body.proof_hash), tuple(openings))
+    return HeldProof(_id(body.challenge_id), proof, body.duration_ms)
 
 
 def _read_delete_chunks(body: pb.DeleteChunkRequest) -> DeleteChunks:
@@ -355,7 +408,36 @@ def _read_heartbeat(body: pb.HeartbeatRequest) -> Heartbeat:
 def _read_heartbeat_answer(body: pb.HeartbeatResponse) -> HeartbeatAnswer:
     known = body.coordinators[: MAX_COORDINATORS + 1]
     contacts = tuple(Contact(PeerId(each.peer_id), tuple(each.addresses)) for each in known)
-    return HeartbeatAnswer(body.earned_micro_credits, contacts, body.state)
+    return HeartbeatAnswer(
+        body.earned_micro_credits,
+        contacts,
+        body.state,
+        _read_proof_record(body.proofs) if body.HasField("proofs") else None,
+        _read_earnings(body.earnings) if body.HasField("earnings") else None,
+    )
+
+
+def _read_proof_record(body: pb.ProofRecord) -> ProofRecord:
+    return ProofRecord(
+        passed=body.passed,
+        missed=body.missed,
+        failed=body.failed,
+        vetted_proofs=body.vetted_proofs,
+        vetting_proofs=body.vetting_proofs,
+        vetting_seconds_left=body.vetting_seconds_left,
+        score_millionths=body.score_millionths,
+        is_suspended=body.is_suspended,
+        reason=body.reason,
+    )
+
+
+def _read_earnings(body: pb.Earnings) -> Earnings:
+    return Earnings(
+        today_micro_credits=body.today_micro_credits,
+        balance_micro_credits=body.balance_micro_credits,
+        pending_micro_credits=body.pending_micro_credits,
+        held_micro_credits=body.held_micro_credits,
+    )
 
 
 def _read_declaration(body: pb.DeclareRequest) -> Declaration:
@@ -392,9 +474,13 @@ def _read_refusal(body: pb.Refusal) -> Refusal:
 
 
 def _replica(text: str) -> ReplicaId:
-    if not _REPLICA.fullmatch(text):
-        raise ProtocolViolation(f"a chunk id is 32 lowercase hex digits; got {text[:40]!r}")
-    return ReplicaId(UUID(hex=text))
+    return ReplicaId(_id(text))
+
+
+def _id(text: str) -> UUID:
+    if not _ID.fullmatch(text):
+        raise ProtocolViolation(f"an id is 32 lowercase hex digits; got {text[:40]!r}")
+    return UUID(hex=text)
 
 
 _READERS: Final[Mapping[str, Callable[[Any], Message]]] = {
@@ -403,6 +489,8 @@ _READERS: Final[Mapping[str, Callable[[Any], Message]]] = {
     "store_chunk_response": _read_chunk_stored,
     "retrieve_chunk_request": _read_retrieve_chunk,
     "retrieve_chunk_response": _read_chunk_retrieved,
+    "proof_challenge": _read_prove_held,
+    "proof_response": _read_held_proof,
     "delete_chunk_request": _read_delete_chunks,
     "delete_chunk_response": _read_chunks_deleted,
     "heartbeat_request": _read_heartbeat,

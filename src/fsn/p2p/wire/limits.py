@@ -5,7 +5,10 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Final
 
-from fsn.core.merkle import ROOT_BYTES
+import attrs
+
+from fsn.core.merkle import LEAF_BYTES, ROOT_BYTES, leaf_count
+from fsn.core.proofs import MAX_DIFFICULTY, SEED_BYTES, Proof
 from fsn.core.reachability import DialResult
 from fsn.core.reconciliation import DIGEST_BYTES, PrefixSum
 from fsn.core.sealing import MAX_SEALED_BYTES
@@ -19,10 +22,14 @@ from fsn.p2p.wire.messages import (
     DeleteChunks,
     DialBack,
     DialedBack,
+    Earnings,
     Heartbeat,
     HeartbeatAnswer,
+    HeldProof,
     LossesReported,
     Message,
+    ProofRecord,
+    ProveHeld,
     Reconcile,
     Reconciled,
     ReconcileLevel,
@@ -45,15 +52,20 @@ __all__ = [
     "MAX_HELD_BYTES",
     "MAX_LISTED",
     "MAX_LOSSES",
+    "MAX_PATH",
     "MAX_PEER_ID_BYTES",
     "MAX_PREFIXES",
     "MAX_REASON_BYTES",
+    "MAX_RECORD_BYTES",
     "MAX_REFUSAL_BYTES",
     "MAX_SUMS",
     "MAX_VERSION_BYTES",
     "breaches",
     "cut_text",
 ]
+
+MAX_PATH: Final = (leaf_count(MAX_SEALED_BYTES) - 1).bit_length()
+"""Hashes beside the way of a leaf to the root: 7 in the largest replica."""
 
 MAX_DELETIONS: Final = 10_000
 """Ids in one DeleteChunks: 340 KB of request; an answer in which each failed for a full reason just fits a frame."""
@@ -94,8 +106,11 @@ MAX_REASON_BYTES: Final = 200
 """Of an operator's reason in a Declaration."""
 MAX_DECLARED_BYTES: Final = 500
 """Of the reason in Declared: the operator's, and what the coordinator has to add."""
+MAX_RECORD_BYTES: Final = 200
+"""Of the reason in ProofRecord."""
 MAX_IP_BYTES: Final = 64
 
+_MILLION: Final = 1_000_000
 _INT32_MAX: Final = 2**31 - 1
 _UINT32_MAX: Final = 2**32 - 1
 _INT64_MAX: Final = 2**63 - 1
@@ -122,6 +137,12 @@ def breaches(message: Message) -> Iterator[str]:
         case ChunkRetrieved(data=data, total_bytes=total_bytes):
             yield from _outside("total_bytes", total_bytes, 1, MAX_SEALED_BYTES)
             yield from _outside("data bytes", len(data), 0, total_bytes)
+        case ProveHeld(seed=seed, difficulty=difficulty):
+            yield from _outside("seed bytes", len(seed), SEED_BYTES, SEED_BYTES)
+            yield from _outside("difficulty", difficulty, 1, MAX_DIFFICULTY)
+        case HeldProof(proof=proof, duration_ms=duration_ms):
+            yield from _outside("duration_ms", duration_ms, 0, _INT64_MAX)
+            yield from _proof(proof)
         case DeleteChunks(replicas=replicas):
             yield from _outside("chunk ids", len(replicas), 0, MAX_DELETIONS)
         case ChunksDeleted(failed=failed):
@@ -136,13 +157,8 @@ def breaches(message: Message) -> Iterator[str]:
             yield from _longer("reason", losses.values(), MAX_ERROR_BYTES)
         case Heartbeat():
             yield from _heartbeat(message)
-        case HeartbeatAnswer(earned_micro_credits=earned, coordinators=coordinators, state=state):
-            yield from _outside("earned_micro_credits", earned, -_INT64_MAX - 1, _INT64_MAX)
-            yield from _outside("coordinators", len(coordinators), 0, MAX_COORDINATORS)
-            for contact in coordinators:
-                yield from _contact(contact)
-            if state and not _STATE.fullmatch(state):
-                yield f"a state is at most 32 of a-z and _; got {state[:40]!r}"
+        case HeartbeatAnswer():
+            yield from _heartbeat_answer(message)
         case Declaration():
             yield from _declaration(message)
         case Declared():
@@ -167,6 +183,41 @@ def _heartbeat(message: Heartbeat) -> Iterator[str]:
     yield from _outside("free_bytes", message.free_bytes, 0, _INT64_MAX)
     yield from _longer("version", [message.version], MAX_VERSION_BYTES)
     yield from _addresses(message.addresses)
+
+
+def _heartbeat_answer(message: HeartbeatAnswer) -> Iterator[str]:
+    yield from _outside("earned_micro_credits", message.earned_micro_credits, -_INT64_MAX - 1, _INT64_MAX)
+    yield from _outside("coordinators", len(message.coordinators), 0, MAX_COORDINATORS)
+    for contact in message.coordinators:
+        yield from _contact(contact)
+    if message.state and not _STATE.fullmatch(message.state):
+        yield f"a state is at most 32 of a-z and _; got {message.state[:40]!r}"
+    if message.proofs is not None:
+        yield from _proof_record(message.proofs)
+    if message.earnings is not None:
+        yield from _earnings(message.earnings)
+
+
+def _proof_record(record: ProofRecord) -> Iterator[str]:
+    for name in ("passed", "missed", "failed", "vetted_proofs", "vetting_proofs", "vetting_seconds_left"):
+        yield from _outside(name, getattr(record, name), 0, _INT64_MAX)
+    yield from _outside("score_millionths", record.score_millionths, 0, _MILLION)
+    yield from _longer("reason", [record.reason], MAX_RECORD_BYTES)
+
+
+def _earnings(earnings: Earnings) -> Iterator[str]:
+    for name, amount in attrs.asdict(earnings).items():
+        yield from _outside(name, amount, -_INT64_MAX - 1, _INT64_MAX)
+
+
+def _proof(proof: Proof) -> Iterator[str]:
+    yield from _outside("proof_hash bytes", len(proof.proof_hash), ROOT_BYTES, ROOT_BYTES)
+    yield from _outside("openings", len(proof.openings), 1, MAX_DIFFICULTY)
+    for opening in proof.openings:
+        yield from _outside("leaf bytes", len(opening.leaf), 1, LEAF_BYTES)
+        yield from _outside("siblings", len(opening.siblings), 0, MAX_PATH)
+        for sibling in opening.siblings:
+            yield from _outside("sibling bytes", len(sibling), ROOT_BYTES, ROOT_BYTES)
 
 
 _PREFIXES: Final = {

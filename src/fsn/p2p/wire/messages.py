@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from enum import IntEnum, StrEnum
 from typing import Final
+from uuid import UUID
 
 import attrs
 
 from fsn.core.ids import PeerId, ReplicaId
+from fsn.core.proofs import Proof
 from fsn.core.reachability import DialResult
 from fsn.core.reconciliation import HeldReplica, PrefixSum
 
@@ -16,6 +18,7 @@ __all__ = [
     "DIAL_BACK",
     "HEARTBEAT",
     "PROTOCOL_OF",
+    "PROVE_HELD",
     "RECONCILE",
     "REPORT_LOSSES",
     "RETRIEVE_CHUNK",
@@ -29,10 +32,14 @@ __all__ = [
     "DeleteChunks",
     "DialBack",
     "DialedBack",
+    "Earnings",
     "Heartbeat",
     "HeartbeatAnswer",
+    "HeldProof",
     "LossesReported",
     "Message",
+    "ProofRecord",
+    "ProveHeld",
     "Reconcile",
     "ReconcileLevel",
     "Reconciled",
@@ -48,6 +55,7 @@ __all__ = [
 
 STORE_CHUNK: Final = "/federated-storage/1.0.0/store-chunk"
 RETRIEVE_CHUNK: Final = "/federated-storage/1.0.0/retrieve-chunk"
+PROVE_HELD: Final = "/federated-storage/1.0.0/proof-challenge"
 DELETE_CHUNK: Final = "/federated-storage/1.0.0/delete-chunk"
 RECONCILE: Final = "/federated-storage/1.0.0/reconcile"
 REPORT_LOSSES: Final = "/federated-storage/1.0.0/report-losses"
@@ -104,6 +112,28 @@ class ChunkRetrieved:
 
 
 @attrs.frozen
+class ProveHeld:
+    """Prove that you hold a replica: a `fsn.core.proofs.Challenge`, but for what both sides know.
+
+    `seed` has 32 bytes, `difficulty` is 1..64.
+    """
+
+    challenge_id: UUID
+    replica: ReplicaId
+    seed: bytes = attrs.field(repr=False)
+    difficulty: int
+
+
+@attrs.frozen
+class HeldProof:
+    """The proof, and how long making it took by the clock of the one under test: to be logged, never to be judged by."""
+
+    challenge_id: UUID
+    proof: Proof
+    duration_ms: int
+
+
+@attrs.frozen
 class DeleteChunks:
     """Forget these replicas. Deleting what is not there is a success."""
 
@@ -140,15 +170,46 @@ class Contact:
 
 
 @attrs.frozen
+class ProofRecord:
+    """A node's proofs of storage, as the coordinators count them, and what follows.
+
+    It is vetted until it has `vetted_proofs` of `vetting_proofs` and `vetting_seconds_left` are over. `score_millionths` (0..1,000,000) is
+    its reputation; `reason` says why it is suspended or disqualified, and is empty when it is neither.
+    """
+
+    passed: int = 0
+    missed: int = 0
+    failed: int = 0
+    vetted_proofs: int = 0
+    vetting_proofs: int = 0
+    vetting_seconds_left: int = 0
+    score_millionths: int = 1_000_000
+    is_suspended: bool = False
+    reason: str = ""
+
+
+@attrs.frozen
+class Earnings:
+    """What a node earns beside its total: today's estimate, what is not paid out, payouts under way, what is held back."""
+
+    today_micro_credits: int = 0
+    balance_micro_credits: int = 0
+    pending_micro_credits: int = 0
+    held_micro_credits: int = 0
+
+
+@attrs.frozen
 class HeartbeatAnswer:
     """What the coordinator tells the node: micro-credits earned so far, the coordinators to know, and how it stands with them.
 
-    `state` is one of `fsn.core.node_states`, or one that a later version has; empty when it was not said.
+    `state` is one of `fsn.core.node_states`, or one that a later version has; empty when it was not said. `proofs`, `earnings`: None then.
     """
 
     earned_micro_credits: int = 0
     coordinators: tuple[Contact, ...] = ()
     state: str = ""
+    proofs: ProofRecord | None = None
+    earnings: Earnings | None = None
 
 
 class Standing(StrEnum):
@@ -254,10 +315,21 @@ class Refusal:
     retry_after_ms: int = 0
 
 
-Request = StoreChunk | RetrieveChunk | DeleteChunks | Heartbeat | Reconcile | ReportLosses | Declaration | DialBack
+Request = (
+    StoreChunk
+    | RetrieveChunk
+    | ProveHeld
+    | DeleteChunks
+    | Heartbeat
+    | Reconcile
+    | ReportLosses
+    | Declaration
+    | DialBack
+)
 Response = (
     ChunkStored
     | ChunkRetrieved
+    | HeldProof
     | ChunksDeleted
     | HeartbeatAnswer
     | Reconciled
@@ -271,6 +343,7 @@ Message = Request | Response
 PROTOCOL_OF: Final[Mapping[type[Request], str]] = {
     StoreChunk: STORE_CHUNK,
     RetrieveChunk: RETRIEVE_CHUNK,
+    ProveHeld: PROVE_HELD,
     DeleteChunks: DELETE_CHUNK,
     Heartbeat: HEARTBEAT,
     Reconcile: RECONCILE,

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x66sn/p2p/wire/storage.proto\x12\x0e\x66sn.storage.v1\"\x81\n\n\x08\x45nvelope\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x02 \x01(\r\x12*\n\x07refusal\x18\x03 \x01(\x0b\x32\x17.fsn.storage.v1.RefusalH\x00\x12@\n\x13store_chunk_request\x18\x04 \x01(\x0b\x32!.fsn.storage.v1.StoreChunkRequestH\x00\x12\x42\n\x14store_chunk_response\x18\x05 \x01(\x0b\x32\".fsn.storage.v1.StoreChunkResponseH\x00\x12\x46\n\x16retrieve_chunk_request\x18\x06 \x01(\x0b\x32$.fsn.storage.v1.RetrieveChunkRequestH\x00\x12H\n\x17retrieve_chunk_response\x18\x07 \x01(\x0b\x32%.fsn.storage.v1.RetrieveChunkResponseH\x00\x12\x39\n\x0fproof_challenge\x18\x08 \x01(\x0b\x32\x1e.fsn.storage.v1.ProofChallengeH\x00\x12\x37\n\x0eproof_response\x18\t \x01(\x0b\x32\x1d.fsn.storage.v1.ProofResponseH\x00\x12\x42\n\x14\x64\x65lete_chunk_request\x18\n \x01(\x0b\x32\".fsn.storage.v1.DeleteChunkRequestH\x00\x12\x44\n\x15\x64\x65lete_chunk_response\x18\x0b \x01(\x0b\x32#.fsn.storage.v1.DeleteChunkResponseH\x00\x12=\n\x11heartbeat_request\x18\x0c \x01(\x0b\x32 .fsn.storage.v1.HeartbeatRequestH\x00\x12?\n\x12heartbeat_response\x18\r \x01(\x0b\x32!.fsn.storage.v1.HeartbeatResponseH\x00\x12=\n\x11reconcile_request\x18\x0e \x01(\x0b\x32 .fsn.storage.v1.ReconcileRequestH\x00\x12?\n\x12reconcile_response\x18\x0f \x01(\x0b\x32!.fsn.storage.v1.ReconcileResponseH\x00\x12\x44\n\x15report_losses_request\x18\x10 \x01(\x0b\x32#.fsn.storage.v1.ReportLossesRequestH\x00\x12\x46\n\x16report_losses_response\x18\x11 \x01(\x0b\x32$.fsn.storage.v1.ReportLossesResponseH\x00\x12\x39\n\x0f\x64\x65\x63lare_request\x18\x12 \x01(\x0b\x32\x1e.fsn.storage.v1.DeclareRequestH\x00\x12;\n\x10\x64\x65\x63lare_response\x18\x13 \x01(\x0b\x32\x1f.fsn.storage.v1.DeclareResponseH\x00\x12<\n\x11\x64ial_back_request\x18\x14 \x01(\x0b\x32\x1f.fsn.storage.v1.DialBackRequestH\x00\x12>\n\x12\x64ial_back_response\x18\x15 \x01(\x0b\x32 .fsn.storage.v1.DialBackResponseH\x00\x42\x06\n\x04\x62ody\"{\n\x11StoreChunkRequest\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\t\x12\x0f\n\x07\x66ile_id\x18\x02 \x01(\t\x12\x13\n\x0b\x63hunk_index\x18\x03 \x01(\x05\x12\x0c\n\x04hash\x18\x04 \x01(\t\x12\x12\n\nsize_bytes\x18\x05 \x01(\x05\x12\x0c\n\x04\x64\x61ta\x18\x06 \x01(\x0c\"&\n\x12StoreChunkResponse\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\t\"H\n\x14RetrieveChunkRequest\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x05\x12\x0e\n\x06length\x18\x03 \x01(\x05\":\n\x15RetrieveChunkResponse\x12\x13\n\x0btotal_bytes\x18\x01 \x01(\x05\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"Z\n\x0eProofChallenge\x12\x14\n\x0c\x63hallenge_id\x18\x01 \x01(\t\x12\x10\n\x08\x63hunk_id\x18\x02 \x01(\t\x12\x0c\n\x04seed\x18\x03 \x01(\x0c\x12\x12\n\ndifficulty\x18\x04 \x01(\x05\"^\n\rProofResponse\x12\x14\n\x0c\x63hallenge_id\x18\x01 \x01(\t\x12\x12\n\nproof_hash\x18\x02 \x01(\t\x12\x13\n\x0b\x64uration_ms\x18\x03 \x01(\x03J\x04\x08\x04\x10\x05R\x08openings\"9\n\x12\x44\x65leteChunkRequest\x12\x11\n\tchunk_ids\x18\x01 \x03(\t\x12\x10\n\x08to_trash\x18\x02 \x01(\x08\"I\n\x13\x44\x65leteChunkResponse\x12\x32\n\x07results\x18\x01 \x03(\x0b\x32!.fsn.storage.v1.DeleteChunkResult\"4\n\x11\x44\x65leteChunkResult\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\t\x12\r\n\x05\x65rror\x18\x02 \x01(\t\"\x85\x01\n\x10HeartbeatRequest\x12\x13\n\x0b\x63hunk_count\x18\x01 \x01(\x03\x12\x12\n\nused_bytes\x18\x02 \x01(\x03\x12\x12\n\nfree_bytes\x18\x03 \x01(\x03\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x10\n\x08\x64raining\x18\x05 \x01(\x08\x12\x11\n\taddresses\x18\x06 \x03(\t\"M\n\x0e\x44\x65\x63lareRequest\x12\x10\n\x08standing\x18\x01 \x01(\t\x12\x19\n\x11remaining_seconds\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xa9\x01\n\x0f\x44\x65\x63lareResponse\x12\r\n\x05state\x18\x01 \x01(\t\x12\x15\n\rsince_seconds\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x19\n\x11remaining_seconds\x18\x04 \x01(\x03\x12\x15\n\rreplicas_left\x18\x05 \x01(\x03\x12\x12\n\nbytes_left\x18\x06 \x01(\x03\x12\x1a\n\x12replicas_only_here\x18\x07 \x01(\x03\"s\n\x11HeartbeatResponse\x12\x1c\n\x14\x65\x61rned_micro_credits\x18\x01 \x01(\x03\x12\x31\n\x0c\x63oordinators\x18\x02 \x03(\x0b\x32\x1b.fsn.storage.v1.Coordinator\x12\r\n\x05state\x18\x03 \x01(\t\"1\n\x0b\x43oordinator\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x11\n\taddresses\x18\x02 \x03(\t\"B\n\x10ReconcileRequest\x12\r\n\x05level\x18\x01 \x01(\r\x12\x10\n\x08prefixes\x18\x02 \x03(\r\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\"y\n\x11ReconcileResponse\x12\'\n\x04sums\x18\x01 \x03(\x0b\x32\x19.fsn.storage.v1.PrefixSum\x12-\n\x08replicas\x18\x02 \x03(\x0b\x32\x1b.fsn.storage.v1.HeldReplica\x12\x0c\n\x04more\x18\x03 \x01(\x08\"Y\n\tPrefixSum\x12\x0e\n\x06prefix\x18\x01 \x01(\r\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x0c\n\x04high\x18\x04 \x01(\x06\x12\x0b\n\x03low\x18\x05 \x01(\x06\"=\n\x0bHeldReplica\x12\n\n\x02id\x18\x01 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x03 \x01(\r\"B\n\x13ReportLossesRequest\x12+\n\x06losses\x18\x01 \x03(\x0b\x32\x1b.fsn.storage.v1.LostReplica\"/\n\x0bLostReplica\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x16\n\x14ReportLossesResponse\"$\n\x0f\x44ialBackRequest\x12\x11\n\taddresses\x18\x01 \x03(\t\"]\n\x10\x44ialBackResponse\x12\x18\n\x10observed_address\x18\x01 \x01(\t\x12/\n\x07results\x18\x02 \x03(\x0b\x32\x1e.fsn.storage.v1.DialBackResult\"B\n\x0e\x44ialBackResult\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0f\n\x07outcome\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"@\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x03 \x01(\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x66sn/p2p/wire/storage.proto\x12\x0e\x66sn.storage.v1\"\x81\n\n\x08\x45nvelope\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x02 \x01(\r\x12*\n\x07refusal\x18\x03 \x01(\x0b\x32\x17.fsn.storage.v1.RefusalH\x00\x12@\n\x13store_chunk_request\x18\x04 \x01(\x0b\x32!.fsn.storage.v1.StoreChunkRequestH\x00\x12\x42\n\x14store_chunk_response\x18\x05 \x01(\x0b\x32\".fsn.storage.v1.StoreChunkResponseH\x00\x12\x46\n\x16retrieve_chunk_request\x18\x06 \x01(\x0b\x32$.fsn.storage.v1.RetrieveChunkRequestH\x00\x12H\n\x17retrieve_chunk_response\x18\x07 \x01(\x0b\x32%.fsn.storage.v1.RetrieveChunkResponseH\x00\x12\x39\n\x0fproof_challenge\x18\x08 \x01(\x0b\x32\x1e.fsn.storage.v1.ProofChallengeH\x00\x12\x37\n\x0eproof_response\x18\t \x01(\x0b\x32\x1d.fsn.storage.v1.ProofResponseH\x00\x12\x42\n\x14\x64\x65lete_chunk_request\x18\n \x01(\x0b\x32\".fsn.storage.v1.DeleteChunkRequestH\x00\x12\x44\n\x15\x64\x65lete_chunk_response\x18\x0b \x01(\x0b\x32#.fsn.storage.v1.DeleteChunkResponseH\x00\x12=\n\x11heartbeat_request\x18\x0c \x01(\x0b\x32 .fsn.storage.v1.HeartbeatRequestH\x00\x12?\n\x12heartbeat_response\x18\r \x01(\x0b\x32!.fsn.storage.v1.HeartbeatResponseH\x00\x12=\n\x11reconcile_request\x18\x0e \x01(\x0b\x32 .fsn.storage.v1.ReconcileRequestH\x00\x12?\n\x12reconcile_response\x18\x0f \x01(\x0b\x32!.fsn.storage.v1.ReconcileResponseH\x00\x12\x44\n\x15report_losses_request\x18\x10 \x01(\x0b\x32#.fsn.storage.v1.ReportLossesRequestH\x00\x12\x46\n\x16report_losses_response\x18\x11 \x01(\x0b\x32$.fsn.storage.v1.ReportLossesResponseH\x00\x12\x39\n\x0f\x64\x65\x63lare_request\x18\x12 \x01(\x0b\x32\x1e.fsn.storage.v1.DeclareRequestH\x00\x12;\n\x10\x64\x65\x63lare_response\x18\x13 \x01(\x0b\x32\x1f.fsn.storage.v1.DeclareResponseH\x00\x12<\n\x11\x64ial_back_request\x18\x14 \x01(\x0b\x32\x1f.fsn.storage.v1.DialBackRequestH\x00\x12>\n\x12\x64ial_back_response\x18\x15 \x01(\x0b\x32 .fsn.storage.v1.DialBackResponseH\x00\x42\x06\n\x04\x62ody\"{\n\x11StoreChunkRequest\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\t\x12\x0f\n\x07\x66ile_id\x18\x02 \x01(\t\x12\x13\n\x0b\x63hunk_index\x18\x03 \x01(\x05\x12\x0c\n\x04hash\x18\x04 \x01(\t\x12\x12\n\nsize_bytes\x18\x05 \x01(\x05\x12\x0c\n\x04\x64\x61ta\x18\x06 \x01(\x0c\"&\n\x12StoreChunkResponse\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\t\"H\n\x14RetrieveChunkRequest\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x05\x12\x0e\n\x06length\x18\x03 \x01(\x05\":\n\x15RetrieveChunkResponse\x12\x13\n\x0btotal_bytes\x18\x01 \x01(\x05\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"Z\n\x0eProofChallenge\x12\x14\n\x0c\x63hallenge_id\x18\x01 \x01(\t\x12\x10\n\x08\x63hunk_id\x18\x02 \x01(\t\x12\x0c\n\x04seed\x18\x03 \x01(\x0c\x12\x12\n\ndifficulty\x18\x04 \x01(\x05\"y\n\rProofResponse\x12\x14\n\x0c\x63hallenge_id\x18\x01 \x01(\t\x12\x12\n\nproof_hash\x18\x02 \x01(\t\x12\x13\n\x0b\x64uration_ms\x18\x03 \x01(\x03\x12)\n\x08openings\x18\x04 \x03(\x0b\x32\x17.fsn.storage.v1.Opening\")\n\x07Opening\x12\x0c\n\x04leaf\x18\x01 \x01(\x0c\x12\x10\n\x08siblings\x18\x02 \x03(\x0c\"9\n\x12\x44\x65leteChunkRequest\x12\x11\n\tchunk_ids\x18\x01 \x03(\t\x12\x10\n\x08to_trash\x18\x02 \x01(\x08\"I\n\x13\x44\x65leteChunkResponse\x12\x32\n\x07results\x18\x01 \x03(\x0b\x32!.fsn.storage.v1.DeleteChunkResult\"4\n\x11\x44\x65leteChunkResult\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\t\x12\r\n\x05\x65rror\x18\x02 \x01(\t\"\x85\x01\n\x10HeartbeatRequest\x12\x13\n\x0b\x63hunk_count\x18\x01 \x01(\x03\x12\x12\n\nused_bytes\x18\x02 \x01(\x03\x12\x12\n\nfree_bytes\x18\x03 \x01(\x03\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x10\n\x08\x64raining\x18\x05 \x01(\x08\x12\x11\n\taddresses\x18\x06 \x03(\t\"M\n\x0e\x44\x65\x63lareRequest\x12\x10\n\x08standing\x18\x01 \x01(\t\x12\x19\n\x11remaining_seconds\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xa9\x01\n\x0f\x44\x65\x63lareResponse\x12\r\n\x05state\x18\x01 \x01(\t\x12\x15\n\rsince_seconds\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x19\n\x11remaining_seconds\x18\x04 \x01(\x03\x12\x15\n\rreplicas_left\x18\x05 \x01(\x03\x12\x12\n\nbytes_left\x18\x06 \x01(\x03\x12\x1a\n\x12replicas_only_here\x18\x07 \x01(\x03\"\xcc\x01\n\x11HeartbeatResponse\x12\x1c\n\x14\x65\x61rned_micro_credits\x18\x01 \x01(\x03\x12\x31\n\x0c\x63oordinators\x18\x02 \x03(\x0b\x32\x1b.fsn.storage.v1.Coordinator\x12\r\n\x05state\x18\x03 \x01(\t\x12+\n\x06proofs\x18\x04 \x01(\x0b\x32\x1b.fsn.storage.v1.ProofRecord\x12*\n\x08\x65\x61rnings\x18\x05 \x01(\x0b\x32\x18.fsn.storage.v1.Earnings\"\xca\x01\n\x0bProofRecord\x12\x0e\n\x06passed\x18\x01 \x01(\x03\x12\x0e\n\x06missed\x18\x02 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x03 \x01(\x03\x12\x15\n\rvetted_proofs\x18\x04 \x01(\x03\x12\x16\n\x0evetting_proofs\x18\x05 \x01(\x03\x12\x1c\n\x14vetting_seconds_left\x18\x06 \x01(\x03\x12\x18\n\x10score_millionths\x18\x07 \x01(\r\x12\x14\n\x0cis_suspended\x18\x08 \x01(\x08\x12\x0e\n\x06reason\x18\t \x01(\t\"\x81\x01\n\x08\x45\x61rnings\x12\x1b\n\x13today_micro_credits\x18\x01 \x01(\x03\x12\x1d\n\x15\x62\x61lance_micro_credits\x18\x02 \x01(\x03\x12\x1d\n\x15pending_micro_credits\x18\x03 \x01(\x03\x12\x1a\n\x12held_micro_credits\x18\x04 \x01(\x03\"1\n\x0b\x43oordinator\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x11\n\taddresses\x18\x02 \x03(\t\"B\n\x10ReconcileRequest\x12\r\n\x05level\x18\x01 \x01(\r\x12\x10\n\x08prefixes\x18\x02 \x03(\r\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\"y\n\x11ReconcileResponse\x12\'\n\x04sums\x18\x01 \x03(\x0b\x32\x19.fsn.storage.v1.PrefixSum\x12-\n\x08replicas\x18\x02 \x03(\x0b\x32\x1b.fsn.storage.v1.HeldReplica\x12\x0c\n\x04more\x18\x03 \x01(\x08\"Y\n\tPrefixSum\x12\x0e\n\x06prefix\x18\x01 \x01(\r\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x0c\n\x04high\x18\x04 \x01(\x06\x12\x0b\n\x03low\x18\x05 \x01(\x06\"=\n\x0bHeldReplica\x12\n\n\x02id\x18\x01 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x03 \x01(\r\"B\n\x13ReportLossesRequest\x12+\n\x06losses\x18\x01 \x03(\x0b\x32\x1b.fsn.storage.v1.LostReplica\"/\n\x0bLostReplica\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x16\n\x14ReportLossesResponse\"$\n\x0f\x44ialBackRequest\x12\x11\n\taddresses\x18\x01 \x03(\t\"]\n\x10\x44ialBackResponse\x12\x18\n\x10observed_address\x18\x01 \x01(\t\x12/\n\x07results\x18\x02 \x03(\x0b\x32\x1e.fsn.storage.v1.DialBackResult\"B\n\x0e\x44ialBackResult\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0f\n\x07outcome\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"@\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x03 \x01(\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,43 +44,49 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROOFCHALLENGE']._serialized_start=1629
   _globals['_PROOFCHALLENGE']._serialized_end=1719
   _globals['_PROOFRESPONSE']._serialized_start=1721
-  _globals['_PROOFRESPONSE']._serialized_end=1815
-  _globals['_DELETECHUNKREQUEST']._serialized_start=1817
-  _globals['_DELETECHUNKREQUEST']._serialized_end=1874
-  _globals['_DELETECHUNKRESPONSE']._serialized_start=1876
-  _globals['_DELETECHUNKRESPONSE']._serialized_end=1949
-  _globals['_DELETECHUNKRESULT']._serialized_start=1951
-  _globals['_DELETECHUNKRESULT']._serialized_end=2003
-  _globals['_HEARTBEATREQUEST']._serialized_start=2006
-  _globals['_HEARTBEATREQUEST']._serialized_end=2139
-  _globals['_DECLAREREQUEST']._serialized_start=2141
-  _globals['_DECLAREREQUEST']._serialized_end=2218
-  _globals['_DECLARERESPONSE']._serialized_start=2221
-  _globals['_DECLARERESPONSE']._serialized_end=2390
-  _globals['_HEARTBEATRESPONSE']._serialized_start=2392
-  _globals['_HEARTBEATRESPONSE']._serialized_end=2507
-  _globals['_COORDINATOR']._serialized_start=2509
-  _globals['_COORDINATOR']._serialized_end=2558
-  _globals['_RECONCILEREQUEST']._serialized_start=2560
-  _globals['_RECONCILEREQUEST']._serialized_end=2626
-  _globals['_RECONCILERESPONSE']._serialized_start=2628
-  _globals['_RECONCILERESPONSE']._serialized_end=2749
-  _globals['_PREFIXSUM']._serialized_start=2751
-  _globals['_PREFIXSUM']._serialized_end=2840
-  _globals['_HELDREPLICA']._serialized_start=2842
-  _globals['_HELDREPLICA']._serialized_end=2903
-  _globals['_REPORTLOSSESREQUEST']._serialized_start=2905
-  _globals['_REPORTLOSSESREQUEST']._serialized_end=2971
-  _globals['_LOSTREPLICA']._serialized_start=2973
-  _globals['_LOSTREPLICA']._serialized_end=3020
-  _globals['_REPORTLOSSESRESPONSE']._serialized_start=3022
-  _globals['_REPORTLOSSESRESPONSE']._serialized_end=3044
-  _globals['_DIALBACKREQUEST']._serialized_start=3046
-  _globals['_DIALBACKREQUEST']._serialized_end=3082
-  _globals['_DIALBACKRESPONSE']._serialized_start=3084
-  _globals['_DIALBACKRESPONSE']._serialized_end=3177
-  _globals['_DIALBACKRESULT']._serialized_start=3179
-  _globals['_DIALBACKRESULT']._serialized_end=3245
-  _globals['_REFUSAL']._serialized_start=3247
-  _globals['_REFUSAL']._serialized_end=3311
+  _globals['_PROOFRESPONSE']._serialized_end=1842
+  _globals['_OPENING']._serialized_start=1844
+  _globals['_OPENING']._serialized_end=1885
+  _globals['_DELETECHUNKREQUEST']._serialized_start=1887
+  _globals['_DELETECHUNKREQUEST']._serialized_end=1944
+  _globals['_DELETECHUNKRESPONSE']._serialized_start=1946
+  _globals['_DELETECHUNKRESPONSE']._serialized_end=2019
+  _globals['_DELETECHUNKRESULT']._serialized_start=2021
+  _globals['_DELETECHUNKRESULT']._serialized_end=2073
+  _globals['_HEARTBEATREQUEST']._serialized_start=2076
+  _globals['_HEARTBEATREQUEST']._serialized_end=2209
+  _globals['_DECLAREREQUEST']._serialized_start=2211
+  _globals['_DECLAREREQUEST']._serialized_end=2288
+  _globals['_DECLARERESPONSE']._serialized_start=2291
+  _globals['_DECLARERESPONSE']._serialized_end=2460
+  _globals['_HEARTBEATRESPONSE']._serialized_start=2463
+  _globals['_HEARTBEATRESPONSE']._serialized_end=2667
+  _globals['_PROOFRECORD']._serialized_start=2670
+  _globals['_PROOFRECORD']._serialized_end=2872
+  _globals['_EARNINGS']._serialized_start=2875
+  _globals['_EARNINGS']._serialized_end=3004
+  _globals['_COORDINATOR']._serialized_start=3006
+  _globals['_COORDINATOR']._serialized_end=3055
+  _globals['_RECONCILEREQUEST']._serialized_start=3057
+  _globals['_RECONCILEREQUEST']._serialized_end=3123
+  _globals['_RECONCILERESPONSE']._serialized_start=3125
+  _globals['_RECONCILERESPONSE']._serialized_end=3246
+  _globals['_PREFIXSUM']._serialized_start=3248
+  _globals['_PREFIXSUM']._serialized_end=3337
+  _globals['_HELDREPLICA']._serialized_start=3339
+  _globals['_HELDREPLICA']._serialized_end=3400
+  _globals['_REPORTLOSSESREQUEST']._serialized_start=3402
+  _globals['_REPORTLOSSESREQUEST']._serialized_end=3468
+  _globals['_LOSTREPLICA']._serialized_start=3470
+  _globals['_LOSTREPLICA']._serialized_end=3517
+  _globals['_REPORTLOSSESRESPONSE']._serialized_start=3519
+  _globals['_REPORTLOSSESRESPONSE']._serialized_end=3541
+  _globals['_DIALBACKREQUEST']._serialized_start=3543
+  _globals['_DIALBACKREQUEST']._serialized_end=3579
+  _globals['_DIALBACKRESPONSE']._serialized_start=3581
+  _globals['_DIALBACKRESPONSE']._serialized_end=3674
+  _globals['_DIALBACKRESULT']._serialized_start=3676
+  _globals['_DIALBACKRESULT']._serialized_end=3742
+  _globals['_REFUSAL']._serialized_start=3744
+  _globals['_REFUSAL']._serialized_end=3808
 # @@protoc_insertion_point(module_scope)

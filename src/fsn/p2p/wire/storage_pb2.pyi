@@ -76,9 +76,7 @@ class Envelope(_message.Message):
     def retrieve_chunk_response(self) -> Global___RetrieveChunkResponse: ...
     @_builtins.property
     def proof_challenge(self) -> Global___ProofChallenge:
-        """Stream protocol /federated-storage/1.0.0/proof-challenge, coordinator to node. The numbers are taken; a later
-        version of the software speaks it. Until then a receiver treats both as a protocol violation.
-        """
+        """Stream protocol /federated-storage/1.0.0/proof-challenge, coordinator to node."""
 
     @_builtins.property
     def proof_response(self) -> Global___ProofResponse: ...
@@ -276,7 +274,7 @@ Global___RetrieveChunkResponse: _TypeAlias = RetrieveChunkResponse  # noqa: Y015
 
 @_typing.final
 class ProofChallenge(_message.Message):
-    """Prove that you hold a replica. Declared, not yet spoken: see Envelope."""
+    """Prove that you hold a replica: see the reference page. The same challenge may be asked again, and has the same answer."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -285,9 +283,13 @@ class ProofChallenge(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     DIFFICULTY_FIELD_NUMBER: _builtins.int
     challenge_id: _builtins.str
+    """32 lowercase hexadecimal digits, drawn for this challenge."""
     chunk_id: _builtins.str
+    """The replica's id: 32 lowercase hexadecimal digits."""
     seed: _builtins.bytes
+    """32 bytes that nobody could know before."""
     difficulty: _builtins.int
+    """How many leaves the proof visits, 1..64."""
     def __init__(
         self,
         *,
@@ -306,31 +308,65 @@ Global___ProofChallenge: _TypeAlias = ProofChallenge  # noqa: Y015
 
 @_typing.final
 class ProofResponse(_message.Message):
-    """Declared, not yet spoken: see Envelope."""
-
     DESCRIPTOR: _descriptor.Descriptor
 
     CHALLENGE_ID_FIELD_NUMBER: _builtins.int
     PROOF_HASH_FIELD_NUMBER: _builtins.int
     DURATION_MS_FIELD_NUMBER: _builtins.int
+    OPENINGS_FIELD_NUMBER: _builtins.int
     challenge_id: _builtins.str
+    """The id of the request."""
     proof_hash: _builtins.str
+    """The last hash of the chain: 64 lowercase hexadecimal digits."""
     duration_ms: _builtins.int
-    """As measured by the one under test: to be logged, never to be judged by."""
+    """As measured by the one under test: to be logged, never to be judged by. Not negative."""
+    @_builtins.property
+    def openings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Opening]:
+        """One for each step of the chain, in order: as many as the challenge's difficulty, 1..64."""
+
     def __init__(
         self,
         *,
         challenge_id: _builtins.str = ...,
         proof_hash: _builtins.str = ...,
         duration_ms: _builtins.int = ...,
+        openings: _abc.Iterable[Global___Opening] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenge_id", b"challenge_id", "duration_ms", b"duration_ms", "proof_hash", b"proof_hash"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenge_id", b"challenge_id", "duration_ms", b"duration_ms", "openings", b"openings", "proof_hash", b"proof_hash"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ProofResponse: _TypeAlias = ProofResponse  # noqa: Y015
+
+@_typing.final
+class Opening(_message.Message):
+    """A leaf of the replica's Merkle tree, and the hashes beside its way to the root."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEAF_FIELD_NUMBER: _builtins.int
+    SIBLINGS_FIELD_NUMBER: _builtins.int
+    leaf: _builtins.bytes
+    """1..4096 bytes: all leaves but the last have 4096."""
+    @_builtins.property
+    def siblings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """From the bottom up: at most 7, of 32 bytes each."""
+
+    def __init__(
+        self,
+        *,
+        leaf: _builtins.bytes = ...,
+        siblings: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leaf", b"leaf", "siblings", b"siblings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Opening: _TypeAlias = Opening  # noqa: Y015
 
 @_typing.final
 class DeleteChunkRequest(_message.Message):
@@ -543,6 +579,8 @@ class HeartbeatResponse(_message.Message):
     EARNED_MICRO_CREDITS_FIELD_NUMBER: _builtins.int
     COORDINATORS_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    PROOFS_FIELD_NUMBER: _builtins.int
+    EARNINGS_FIELD_NUMBER: _builtins.int
     earned_micro_credits: _builtins.int
     """What the node has earned so far, in millionths of a credit. May be negative."""
     state: _builtins.str
@@ -553,20 +591,116 @@ class HeartbeatResponse(_message.Message):
     def coordinators(self) -> _containers.RepeatedCompositeFieldContainer[Global___Coordinator]:
         """Coordinators that the node should know: at most 64."""
 
+    @_builtins.property
+    def proofs(self) -> Global___ProofRecord:
+        """How the node's proofs have ended, and what follows from it; absent = not said."""
+
+    @_builtins.property
+    def earnings(self) -> Global___Earnings:
+        """More about what it earns; absent = not said."""
+
     def __init__(
         self,
         *,
         earned_micro_credits: _builtins.int = ...,
         coordinators: _abc.Iterable[Global___Coordinator] | None = ...,
         state: _builtins.str = ...,
+        proofs: Global___ProofRecord | None = ...,
+        earnings: Global___Earnings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["earnings", b"earnings", "proofs", b"proofs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinators", b"coordinators", "earned_micro_credits", b"earned_micro_credits", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinators", b"coordinators", "earned_micro_credits", b"earned_micro_credits", "earnings", b"earnings", "proofs", b"proofs", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HeartbeatResponse: _TypeAlias = HeartbeatResponse  # noqa: Y015
+
+@_typing.final
+class ProofRecord(_message.Message):
+    """A node's proofs of storage, as the coordinators count them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PASSED_FIELD_NUMBER: _builtins.int
+    MISSED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    VETTED_PROOFS_FIELD_NUMBER: _builtins.int
+    VETTING_PROOFS_FIELD_NUMBER: _builtins.int
+    VETTING_SECONDS_LEFT_FIELD_NUMBER: _builtins.int
+    SCORE_MILLIONTHS_FIELD_NUMBER: _builtins.int
+    IS_SUSPENDED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    passed: _builtins.int
+    """All so far. Missed: no answer in time, several times. Failed: a wrong answer, or the replica was gone. Not negative."""
+    missed: _builtins.int
+    failed: _builtins.int
+    vetted_proofs: _builtins.int
+    """A new node is vetted until it has so many proofs of so many, and so many seconds have passed; 0 seconds = they have.
+    Not negative.
+    """
+    vetting_proofs: _builtins.int
+    vetting_seconds_left: _builtins.int
+    score_millionths: _builtins.int
+    """The reputation, in millionths: 0..1000000."""
+    is_suspended: _builtins.bool
+    """The node gets no new replicas and earns nothing, until its proofs pass again."""
+    reason: _builtins.str
+    """Why it is suspended or disqualified; at most 200 bytes of UTF-8, empty = it is neither."""
+    def __init__(
+        self,
+        *,
+        passed: _builtins.int = ...,
+        missed: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        vetted_proofs: _builtins.int = ...,
+        vetting_proofs: _builtins.int = ...,
+        vetting_seconds_left: _builtins.int = ...,
+        score_millionths: _builtins.int = ...,
+        is_suspended: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed", b"failed", "is_suspended", b"is_suspended", "missed", b"missed", "passed", b"passed", "reason", b"reason", "score_millionths", b"score_millionths", "vetted_proofs", b"vetted_proofs", "vetting_proofs", b"vetting_proofs", "vetting_seconds_left", b"vetting_seconds_left"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProofRecord: _TypeAlias = ProofRecord  # noqa: Y015
+
+@_typing.final
+class Earnings(_message.Message):
+    """What a node earns, in millionths of a credit. What it has earned so far is HeartbeatResponse.earned_micro_credits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TODAY_MICRO_CREDITS_FIELD_NUMBER: _builtins.int
+    BALANCE_MICRO_CREDITS_FIELD_NUMBER: _builtins.int
+    PENDING_MICRO_CREDITS_FIELD_NUMBER: _builtins.int
+    HELD_MICRO_CREDITS_FIELD_NUMBER: _builtins.int
+    today_micro_credits: _builtins.int
+    """An estimate for the current day (UTC) so far."""
+    balance_micro_credits: _builtins.int
+    """Earned and not paid out."""
+    pending_micro_credits: _builtins.int
+    """Payouts that have been asked for and not been made."""
+    held_micro_credits: _builtins.int
+    """Held back from a new node, to be returned when it leaves in order or has stayed long enough."""
+    def __init__(
+        self,
+        *,
+        today_micro_credits: _builtins.int = ...,
+        balance_micro_credits: _builtins.int = ...,
+        pending_micro_credits: _builtins.int = ...,
+        held_micro_credits: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance_micro_credits", b"balance_micro_credits", "held_micro_credits", b"held_micro_credits", "pending_micro_credits", b"pending_micro_credits", "today_micro_credits", b"today_micro_credits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Earnings: _TypeAlias = Earnings  # noqa: Y015
 
 @_typing.final
 class Coordinator(_message.Message):

@@ -311,7 +311,7 @@ async def test_what_a_killed_coordinator_had_sent_is_collected(pool: Pool, monke
 
     with trio.fail_after(90):
         with monkeypatch.context() as dying:
-            dying.setattr("fsn.coord.recording.Recorder.record", never)
+            dying.setattr("fsn.coord.recording.Recorder._wait", never)
             dying.setattr("fsn.coord.recording.Recorder._queue_deletions", never)
             async with open_network(pool, CONFIG, nodes=3, clock=clock, identity=identity) as network:
                 user = (await network.user()).user.id

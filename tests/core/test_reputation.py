@@ -1,6 +1,5 @@
 """What rounds of proofs make of a node's reputation."""
 
-from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 
 import attrs
@@ -19,8 +18,9 @@ from fsn.core.reputation import (
     vetting_left,
 )
 
-AT = datetime(2026, 11, 26, tzinfo=UTC)
-ROUND = timedelta(hours=4)
+AT = 1_795_651_200.0  # 2026-11-26, UTC
+ROUND = 4 * 3600.0
+DAY = 86_400.0
 
 ALL_PASSED = RoundSums(asked=4096, passed=4096)
 ALL_FAILED = RoundSums(asked=4096, failed=4096)
@@ -164,7 +164,7 @@ def test_a_round_that_asked_nothing_changes_nothing() -> None:
 )
 def test_vetting_takes_100_proofs_and_7_days(passed: int, days: float, expected: bool) -> None:
     """Both."""
-    assert is_vetted(passed, AT, AT + timedelta(days=days)) is expected
+    assert is_vetted(passed, AT, AT + days * DAY) is expected
 
 
 def test_vetting_begins_with_the_first_proof_passed() -> None:
@@ -172,15 +172,15 @@ def test_vetting_begins_with_the_first_proof_passed() -> None:
     reputation = after_rounds(RoundSums(3, errors=3), RoundSums(3, passed=1, missed=2), ALL_PASSED)
     assert reputation.first_passed_at == AT + 2 * ROUND
     assert reputation.passed == 4097
-    assert not is_vetted(0, None, AT + timedelta(days=365))
+    assert not is_vetted(0, None, AT + 365 * DAY)
 
 
 def test_the_rest_of_vetting() -> None:
     """Between nothing and 7 days, also when the clock was ahead."""
-    assert vetting_left(None, AT) == timedelta(days=7)
-    assert vetting_left(AT, AT + timedelta(days=2)) == timedelta(days=5)
-    assert vetting_left(AT, AT + timedelta(days=9)) == timedelta(0)
-    assert vetting_left(AT, AT - timedelta(days=9)) == timedelta(days=7)
+    assert vetting_left(None, AT) == 7 * DAY
+    assert vetting_left(AT, AT + 2 * DAY) == 5 * DAY
+    assert vetting_left(AT, AT + 9 * DAY) == 0.0
+    assert vetting_left(AT, AT - 9 * DAY) == 7 * DAY
 
 
 def test_weight_shrinks_towards_the_thresholds() -> None:

@@ -14,7 +14,6 @@ round, so that how much a node holds does not change how fast it is judged. Both
 1/(1 - factor), so a new node is judged like an old one.
 """
 
-from datetime import datetime, timedelta
 from typing import Final, Literal
 
 import attrs
@@ -23,7 +22,7 @@ __all__ = [
     "DISQUALIFIED_BELOW",
     "SUSPENDED_BELOW",
     "VETTING_PROOFS",
-    "VETTING_TIME",
+    "VETTING_SECONDS",
     "Reputation",
     "RoundSums",
     "Verdict",
@@ -40,7 +39,7 @@ DISQUALIFIED_BELOW: Final = 0.96
 SUSPENDED_BELOW: Final = 0.6
 
 VETTING_PROOFS: Final = 100
-VETTING_TIME: Final = timedelta(days=7)
+VETTING_SECONDS: Final = 7 * 86_400.0
 
 _HOLDING_FACTOR: Final = 0.98
 _ANSWERING_FACTOR: Final = 0.95
@@ -78,7 +77,8 @@ class RoundSums:
 class Reputation:
     """A node's two tracks, and how far its vetting is; a new node's by default.
 
-    `passed` counts proofs since vetting began, `first_passed_at` is when a round with the first of them ended.
+    `passed` counts proofs since vetting began, `first_passed_at` is when a round with the first of them ended, in seconds
+    since 1970.
     """
 
     alpha: float = _HOLDING_START
@@ -86,7 +86,7 @@ class Reputation:
     answer_alpha: float = _ANSWERING_START
     answer_beta: float = 0.0
     passed: int = 0
-    first_passed_at: datetime | None = None
+    first_passed_at: float | None = None
 
     @property
     def score(self) -> float:
@@ -99,8 +99,8 @@ class Reputation:
         return _share(self.answer_alpha, self.answer_beta)
 
 
-def after_round(reputation: Reputation, sums: RoundSums, at: datetime) -> Reputation:
-    """What one round, which ended at `at`, makes of a reputation; a round that asked nothing changes nothing.
+def after_round(reputation: Reputation, sums: RoundSums, at: float) -> Reputation:
+    """What one round, which ended at `at` (seconds since 1970), makes of a reputation; a round that asked nothing changes nothing.
 
     alpha = 0.98 alpha + passed/asked, beta = 0.98 beta + failed/asked; answering the same with 0.95, and misses and errors as its failures.
     """
@@ -114,7 +114,7 @@ def after_round(reputation: Reputation, sums: RoundSums, at: datetime) -> Reputa
         answer_alpha=_ANSWERING_FACTOR * reputation.answer_alpha + passed,
         answer_beta=_ANSWERING_FACTOR * reputation.answer_beta + unanswered,
         passed=reputation.passed + sums.passed,
-        first_passed_at=reputation.first_passed_at or (at if sums.passed else None),
+        first_passed_at=at if reputation.first_passed_at is None and sums.passed else reputation.first_passed_at,
     )
 
 
@@ -125,16 +125,16 @@ def verdict(reputation: Reputation) -> Verdict:
     return "suspended" if reputation.answering < SUSPENDED_BELOW else "fine"
 
 
-def is_vetted(passed: int, first_passed_at: datetime | None, now: datetime) -> bool:
+def is_vetted(passed: int, first_passed_at: float | None, now: float) -> bool:
     """Whether a node has passed 100 proofs, and the first of them 7 days ago or more."""
-    return passed >= VETTING_PROOFS and vetting_left(first_passed_at, now) == timedelta(0)
+    return passed >= VETTING_PROOFS and vetting_left(first_passed_at, now) == 0.0
 
 
-def vetting_left(first_passed_at: datetime | None, now: datetime) -> timedelta:
-    """How much of the 7 days is still to come, zero when they are over; they begin with the first proof passed."""
+def vetting_left(first_passed_at: float | None, now: float) -> float:
+    """Seconds of the 7 days that are still to come, zero when they are over; they begin with the first proof passed."""
     if first_passed_at is None:
-        return VETTING_TIME
-    return min(max(first_passed_at + VETTING_TIME - now, timedelta(0)), VETTING_TIME)
+        return VETTING_SECONDS
+    return min(max(first_passed_at + VETTING_SECONDS - now, 0.0), VETTING_SECONDS)
 
 
 def placement_weight(score: float, answering: float) -> float:

@@ -4,6 +4,8 @@ create type file_status as enum ('uploading', 'ready', 'deleted');
 
 create type node_status as enum ('joining', 'online', 'offline', 'maintenance', 'draining', 'left', 'disqualified');
 
+create type proof_failure as enum ('bad', 'gone', 'missed', 'error');
+
 create type replica_state as enum ('live', 'lost');
 
 create type upload_state as enum ('open', 'completed', 'aborted', 'expired');
@@ -187,6 +189,28 @@ create table node_presences (
     constraint node_presences_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
 );
 
+create table node_reputations (
+    node_id uuid not null,
+    alpha double precision not null,
+    beta double precision not null,
+    answer_alpha double precision not null,
+    answer_beta double precision not null,
+    vetting_passed bigint not null default 0,
+    first_passed_at timestamp with time zone,
+    vetted_at timestamp with time zone,
+    suspended_at timestamp with time zone,
+    reason text,
+    last_round bigint,
+    asked bigint not null default 0,
+    passed bigint not null default 0,
+    failed bigint not null default 0,
+    missed bigint not null default 0,
+    errors bigint not null default 0,
+    offline bigint not null default 0,
+    constraint node_reputations_pkey PRIMARY KEY (node_id),
+    constraint node_reputations_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
+);
+
 create table node_transitions (
     id bigint not null generated always as identity,
     node_id uuid not null,
@@ -233,6 +257,85 @@ create table nodes (
     constraint nodes_public_key_check CHECK ((octet_length(public_key) = 32)),
     constraint nodes_operator_id_fkey FOREIGN KEY (operator_id) REFERENCES users(id)
 ) with (fillfactor=50);
+
+create table proof_failures (
+    challenge_id uuid not null,
+    round bigint not null,
+    node_id uuid not null,
+    replica_id uuid not null,
+    outcome proof_failure not null,
+    seed bytea not null,
+    difficulty smallint not null,
+    root bytea not null,
+    sealed_bytes integer not null,
+    tries smallint not null,
+    detail text not null,
+    at timestamp with time zone not null,
+    constraint proof_failures_pkey PRIMARY KEY (challenge_id),
+    constraint proof_failures_difficulty_check CHECK (((difficulty >= 1) AND (difficulty <= 64))),
+    constraint proof_failures_root_check CHECK ((octet_length(root) = 32)),
+    constraint proof_failures_seed_check CHECK ((octet_length(seed) = 32)),
+    constraint proof_failures_tries_check CHECK ((tries >= 1)),
+    constraint proof_failures_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id),
+    constraint proof_failures_round_fkey FOREIGN KEY (round) REFERENCES proof_rounds(round)
+);
+
+create table proof_parts (
+    round bigint not null,
+    part smallint not null,
+    leased_by text,
+    leased_until timestamp with time zone,
+    done_at timestamp with time zone,
+    constraint proof_parts_pkey PRIMARY KEY (round, part),
+    constraint proof_parts_round_fkey FOREIGN KEY (round) REFERENCES proof_rounds(round)
+);
+
+create table proof_retries (
+    challenge_id uuid not null,
+    round bigint not null,
+    node_id uuid not null,
+    replica_id uuid not null,
+    seed bytea not null,
+    difficulty smallint not null,
+    tries smallint not null,
+    due_at timestamp with time zone not null,
+    constraint proof_retries_pkey PRIMARY KEY (challenge_id),
+    constraint proof_retries_difficulty_check CHECK (((difficulty >= 1) AND (difficulty <= 64))),
+    constraint proof_retries_seed_check CHECK ((octet_length(seed) = 32)),
+    constraint proof_retries_tries_check CHECK ((tries >= 1)),
+    constraint proof_retries_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id),
+    constraint proof_retries_replica_id_fkey FOREIGN KEY (replica_id) REFERENCES replicas(id) ON DELETE CASCADE,
+    constraint proof_retries_round_fkey FOREIGN KEY (round) REFERENCES proof_rounds(round)
+);
+
+create table proof_rounds (
+    round bigint not null,
+    begins_at timestamp with time zone not null,
+    judged_at timestamp with time zone,
+    suspicion text,
+    constraint proof_rounds_pkey PRIMARY KEY (round)
+);
+
+create table proof_sums (
+    round bigint not null,
+    node_id uuid not null,
+    asked integer not null default 0,
+    passed integer not null default 0,
+    failed integer not null default 0,
+    missed integer not null default 0,
+    errors integer not null default 0,
+    offline integer not null default 0,
+    constraint proof_sums_pkey PRIMARY KEY (round, node_id),
+    constraint proof_sums_asked_check CHECK ((asked >= 0)),
+    constraint proof_sums_check CHECK ((((((passed + failed) + missed) + errors) + offline) <= asked)),
+    constraint proof_sums_errors_check CHECK ((errors >= 0)),
+    constraint proof_sums_failed_check CHECK ((failed >= 0)),
+    constraint proof_sums_missed_check CHECK ((missed >= 0)),
+    constraint proof_sums_offline_check CHECK ((offline >= 0)),
+    constraint proof_sums_passed_check CHECK ((passed >= 0)),
+    constraint proof_sums_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id),
+    constraint proof_sums_round_fkey FOREIGN KEY (round) REFERENCES proof_rounds(round)
+);
 
 create table reconciliations (
     node_id uuid not null,
@@ -312,6 +415,20 @@ create table replicas (
     constraint replicas_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
 );
 
+create table reputation_events (
+    id bigint not null generated always as identity,
+    node_id uuid not null,
+    at timestamp with time zone not null,
+    kind text not null,
+    round bigint,
+    score double precision not null,
+    answering double precision not null,
+    reason text not null,
+    constraint reputation_events_pkey PRIMARY KEY (id),
+    constraint reputation_events_kind_check CHECK ((kind = ANY (ARRAY['fault'::text, 'vetted'::text, 'suspended'::text, 'resumed'::text, 'disqualified'::text, 'reinstated'::text]))),
+    constraint reputation_events_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
+);
+
 create table schema_migration (
     version integer not null,
     name text not null,
@@ -378,6 +495,20 @@ CREATE INDEX nodes_silent ON public.nodes USING btree (id) WHERE ((absent_since 
 
 CREATE INDEX nodes_unfolded ON public.nodes USING btree (unfolded_from);
 
+CREATE INDEX proof_failures_by_time ON public.proof_failures USING btree (at);
+
+CREATE INDEX proof_failures_of_node ON public.proof_failures USING btree (node_id, at, challenge_id);
+
+CREATE INDEX proof_retries_due ON public.proof_retries USING btree (due_at);
+
+CREATE INDEX proof_retries_of_node ON public.proof_retries USING btree (node_id);
+
+CREATE INDEX proof_retries_of_replica ON public.proof_retries USING btree (replica_id);
+
+CREATE INDEX proof_rounds_unjudged ON public.proof_rounds USING btree (round) WHERE (judged_at IS NULL);
+
+CREATE INDEX proof_sums_of_node ON public.proof_sums USING btree (node_id, round);
+
 CREATE INDEX reconciliations_due ON public.reconciliations USING btree (due_at);
 
 CREATE INDEX repair_scans_due ON public.repair_scans USING btree (due_at) WHERE (finished_at IS NULL);
@@ -393,6 +524,8 @@ CREATE INDEX replicas_of_chunk ON public.replicas USING btree (file_id, chunk_in
 CREATE INDEX replicas_of_node ON public.replicas USING btree (node_id, id) INCLUDE (state, sealed_bytes, digest_high, digest_low);
 
 CREATE INDEX replicas_of_slot ON public.replicas USING btree (slot);
+
+CREATE INDEX reputation_events_of_node ON public.reputation_events USING btree (node_id, id);
 
 CREATE INDEX uploads_open ON public.uploads USING btree (expires_at) WHERE (state = 'open'::upload_state);
 

@@ -1,4 +1,4 @@
-"""`python -m scenarios`: every story that comes with the program, and many random lives, in processes of their own, a few at a time.
+"""`python -m scenarios`: every story, in TOML and in Python, and many random lives, in processes of their own, a few at a time.
 
     python -m scenarios --lives 100 --days 30 --jobs 2 --first-seed 1
 
@@ -22,6 +22,8 @@ from fsn.coord.database.scratch import scratch_server
 from fsn.sim.story import builtin_stories
 
 LIFE: Final = "random_life"
+IN_PYTHON: Final = ("kill_a_node", "own_policy", "two_coordinators")
+"""Modules of this package that tell a story."""
 MOST_SECONDS: Final = 1800
 """For one story; alone on a machine the longest takes a tenth of it."""
 
@@ -33,6 +35,11 @@ class Play:
     story: str
     """A name or a file."""
     seed: int
+
+    @property
+    def name(self) -> str:
+        """As it is shown."""
+        return f"{Path(self.story).stem} --seed {self.seed}"
 
 
 @click.command()
@@ -46,6 +53,7 @@ def main(lives: int, days: int, first_seed: int, jobs: int, dsn: str | None) -> 
     with tempfile.TemporaryDirectory() as folder:
         life = _life_of(days, Path(folder))
         plays = [Play(name, first_seed) for name in builtin_stories() if name != LIFE]
+        plays += [Play(name, first_seed) for name in IN_PYTHON]
         plays += [Play(str(life), first_seed + number) for number in range(lives)]
         if dsn is not None:
             sys.exit(trio.run(_play_all, plays, jobs, dsn))
@@ -75,30 +83,40 @@ async def _play_all(plays: list[Play], jobs: int, dsn: str) -> int:
             nursery.start_soon(run, play)
     print(f"{len(plays) - len(broken)} of {len(plays)} held, in {time.monotonic() - began:.0f} s")
     for play in broken:
-        print(f"  again: fsn scenario run {play.story} --seed {play.seed}")
+        print(
+            f"  again: {'python -m scenarios.' if play.story in IN_PYTHON else 'fsn scenario run '}{play.story} --seed {play.seed}"
+        )
     return 5 if broken else 0
 
 
 async def _play(play: Play, dsn: str) -> bool:
-    command = [sys.executable, "-m", "fsn.cli.main", "scenario", "run", play.story, "--json"]
+    if play.story in IN_PYTHON:
+        command, tell = [sys.executable, "-m", f"scenarios.{play.story}", "--quiet"], _tell_verdict
+    else:
+        command, tell = [sys.executable, "-m", "fsn.cli.main", "scenario", "run", play.story, "--json"], _tell
     command += ["--seed", str(play.seed), "--dsn", dsn]
     with trio.move_on_after(MOST_SECONDS):
         done = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
-        return _tell(play, done)
-    print(f"{Path(play.story).stem} --seed {play.seed}: BROKEN, not finished after {MOST_SECONDS} s", flush=True)
+        return tell(play, done)
+    print(f"{play.name}: BROKEN, not finished after {MOST_SECONDS} s", flush=True)
     return False
 
 
+def _tell_verdict(play: Play, done: "subprocess.CompletedProcess[bytes]") -> bool:
+    text = done.stdout.decode().strip() if done.returncode in {0, 5} else f"BROKEN\n{done.stderr.decode()}"
+    print(f"{play.name}: {text}", flush=True)
+    return done.returncode == 0
+
+
 def _tell(play: Play, done: "subprocess.CompletedProcess[bytes]") -> bool:
-    name = f"{Path(play.story).stem} --seed {play.seed}"
     try:
         verdict: dict[str, Any] = json.loads(done.stdout)
         is_good, seconds = bool(verdict["good"]), verdict["real_seconds"]
     except (ValueError, KeyError):
-        print(f"{name}: BROKEN\n{done.stdout.decode()}{done.stderr.decode()}", flush=True)
+        print(f"{play.name}: BROKEN\n{done.stdout.decode()}{done.stderr.decode()}", flush=True)
         return False
     print(
-        f"{name}: {'held' if is_good else 'BROKEN'} ({seconds:.0f} s, {verdict['files']} files, {verdict['lost']} lost)",
+        f"{play.name}: {'held' if is_good else 'BROKEN'} ({seconds:.0f} s, {verdict['files']} files, {verdict['lost']} lost)",
         flush=True,
     )
     for violation in verdict["violations"]:

@@ -1,8 +1,12 @@
 """The stories that come with the program hold; three lives of a week by default, all stories in a slow run."""
 
+from types import ModuleType
+
 import pytest
 
 from fsn.sim.story import builtin_stories, find_story, play_story
+from scenarios import kill_a_node, own_policy, two_coordinators
+from scenarios.telling import play
 
 LONG = ("random_life", "random_week")
 
@@ -20,3 +24,17 @@ def test_a_story_holds(postgres_dsn: str, name: str) -> None:
     """No violation, no failure."""
     verdict = play_story(find_story(name), 1, dsn=postgres_dsn)
     assert (list(verdict.violations), list(verdict.failures)) == ([], [])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("story", [kill_a_node, two_coordinators])
+def test_a_story_in_python_holds(postgres_dsn: str, story: ModuleType) -> None:
+    """It raises nothing, and the invariants hold at its end."""
+    assert play(story.tell, seed=1, dsn=postgres_dsn, **story.NETWORK)
+
+
+@pytest.mark.slow
+def test_who_waits_for_silent_nodes_a_day_copies_less_than_who_waits_an_hour(postgres_dsn: str) -> None:
+    """What nights cost is copies; the story itself checks that no file is lost under either policy."""
+    patient, hasty = (own_policy.copies(hours, seed=1, dsn=postgres_dsn) for hours in (24, 1))
+    assert 2 * patient < hasty

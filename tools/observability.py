@@ -103,6 +103,7 @@ MEANINGS = {
     "replicas_deleted": "A node was asked to delete replicas.",
     "requests_cut": "The grace of a stopping node was over before all requests under way had ended.",
     "replicas_lost": "Reads showed replicas to be gone or damaged while another one of the chunk was right; their chunks are queued.",
+    "proof_failed": "A coordinator asked for a proof of a replica that is gone, damaged or unreadable here. It counts as a failed proof.",
     "retrieve_failed": "A node did not give a chunk, or gave wrong bytes; the next replica is tried.",
     "scrub_round_ended": "All chunks were read and compared: how many, and how many were damaged or missing.",
     "stage_stopping": "A part of the daemon is being stopped and has its grace.",

@@ -265,6 +265,8 @@ async def test_an_index_without_sums_gets_them(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / INDEX_NAME)) as database:
         for table in ("prefixes", "trash", "losses"):
             database.execute(f"DROP TABLE {table}")
+        for column in ("challenged_at", "challenge_ended"):
+            database.execute(f"ALTER TABLE chunks DROP COLUMN {column}")
         database.execute("PRAGMA user_version = 1")
     assert await reopened(tmp_path) == RecoveryReport()
     async with open_disk_store(tmp_path, capacity_bytes=CAPACITY_BYTES) as store:

@@ -191,6 +191,8 @@ def _status_lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         state = f"connected{over}" if link["connected"] else f"not connected ({link['failure'] or 'dialling'})"
         yield "coordinator", f"{link['peer_id']} {state}"
         yield "earned", f"{format_credits(link['earned_micro_credits'])} credits"
+    yield from _proof_lines(found["proofs"])
+    yield from _earnings_lines(found["earnings"])
     yield "reachable", f"{_REACH[found['reachability']['reach']]}: {found['reachability']['reason']}"
     yield "dht", f"{found['dht']['peers']} peers known in the network {found['dht']['network']}"
     yield "scrub", scrub_line(found["scrub"])
@@ -198,6 +200,32 @@ def _status_lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "trash", f"{found['trash_count']} replicas, {format_size(found['trash_bytes'])}"
     if found["recovery"]["lost_total"]:
         yield "lost", f"{found['recovery']['lost']} chunks at this start, {found['recovery']['lost_total']} in all"
+
+
+def _proof_lines(proofs: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+    if proofs is None:
+        yield "proofs", "no coordinator has told yet"
+        return
+    yield "proofs", f"{proofs['passed']} passed, {proofs['missed']} missed, {proofs['failed']} failed"
+    if proofs["vetted_proofs"] < proofs["vetting_proofs"] or proofs["vetting_seconds_left"]:
+        done = min(proofs["vetted_proofs"], proofs["vetting_proofs"])
+        days = proofs["vetting_seconds_left"] / 86_400
+        yield (
+            "vetting",
+            f"{done} of {proofs['vetting_proofs']} proofs, {days:.1f} days left: little new data until then",
+        )
+    yield "reputation", f"{proofs['score']:.4f}" + (f", {proofs['reason']}" if proofs["reason"] else "")
+
+
+def _earnings_lines(earnings: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+    if earnings is None:
+        return
+    yield "today", f"about {format_credits(earnings['today_micro_credits'])} credits so far"
+    yield "balance", f"{format_credits(earnings['balance_micro_credits'])} credits"
+    if earnings["pending_micro_credits"]:
+        yield "in payout", f"{format_credits(earnings['pending_micro_credits'])} credits"
+    if earnings["held_micro_credits"]:
+        yield "held back", f"{format_credits(earnings['held_micro_credits'])} credits"
 
 
 @node.group()
@@ -216,7 +244,7 @@ def list_chunks(*, data_dir: Path, limit: int | None, as_json: bool) -> None:
         print_json({"chunks": found})
         return
     for chunk in found:
-        click.echo(f"{chunk['id']}  {chunk['size_bytes']:>8}  {chunk['stored_at']}")
+        click.echo(f"{chunk['id']}  {chunk['size_bytes']:>8}  {chunk['stored_at']}  {_challenge(chunk)}")
     click.echo(f"{len(found)} chunks", err=True)
 
 
@@ -270,7 +298,24 @@ def _collect(page: Callable[[str | None, int], tuple[list[Any], str | None]], li
     return found
 
 
+def _challenge(chunk: Mapping[str, Any]) -> str:
+    if chunk["challenged_at"] is None:
+        return "never challenged"
+    return f"challenged {chunk['challenged_at']}: {chunk['challenge_ended']}"
+
+
 def _as_answered(chunk: StoredChunk) -> Mapping[str, object]:
     """As `/chunks` gives it."""
-    stored_at = datetime.fromtimestamp(chunk.stored_at, UTC).isoformat().replace("+00:00", "Z")
-    return {"id": chunk.replica.hex, "size_bytes": chunk.size_bytes, "root": chunk.root.hex(), "stored_at": stored_at}
+    challenged = chunk.challenged
+    return {
+        "id": chunk.replica.hex,
+        "size_bytes": chunk.size_bytes,
+        "root": chunk.root.hex(),
+        "stored_at": _time(chunk.stored_at),
+        "challenged_at": _time(challenged.at) if challenged else None,
+        "challenge_ended": challenged.how if challenged else None,
+    }
+
+
+def _time(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")

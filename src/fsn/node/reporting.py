@@ -12,7 +12,7 @@ import trio
 from fsn.core.errors import PeerError, PeerTimeout, ProtocolViolation
 from fsn.core.ids import PeerId
 from fsn.p2p.transport.base import Transport
-from fsn.p2p.wire.messages import Contact, Heartbeat, HeartbeatAnswer, Request, Response
+from fsn.p2p.wire.messages import Contact, Earnings, Heartbeat, HeartbeatAnswer, ProofRecord, Request, Response
 
 __all__ = ["FORGET_SECONDS", "MAX_COORDINATORS", "Link", "Reporting", "redial_pause"]
 
@@ -55,6 +55,8 @@ class Link:
     connected_at: float | None = None
     heartbeat_at: float | None = None
     earned_micro_credits: int = 0
+    proofs: ProofRecord | None = None
+    earnings: Earnings | None = None
     failure: str | None = None
 
 
@@ -218,6 +220,7 @@ class Reporting:
             self.on_connected()
         link.heartbeat_at = trio.current_time()
         link.earned_micro_credits = answer.earned_micro_credits
+        link.proofs, link.earnings = answer.proofs or link.proofs, answer.earnings or link.earnings
         for contact in answer.coordinators:
             self.add(contact, is_pinned=False)
 

@@ -12,6 +12,7 @@ import trio
 from fsn import __version__
 from fsn.core.errors import Conflict
 from fsn.core.ids import NodeId, PeerId
+from fsn.core.proofs import network_id
 from fsn.node.chunkstore.base import ChunkStore
 from fsn.node.chunkstore.disk import open_disk_store
 from fsn.node.config import IDENTITY_NAME, NodeConfig
@@ -19,6 +20,7 @@ from fsn.node.declaring import Declaring
 from fsn.node.discovering import LONGEST_LOOK_SECONDS, Discovering, open_discovering
 from fsn.node.handlers import ChunkHandlers
 from fsn.node.metrics import NodeMetrics
+from fsn.node.proving import Proving
 from fsn.node.reachability import AddressWatching, Reachability
 from fsn.node.reporting import Reporting
 from fsn.node.scrubbing import LossReporting, Scrubbing, TrashEmptying
@@ -29,7 +31,7 @@ from fsn.p2p.config import P2pConfig
 from fsn.p2p.gate import Gate
 from fsn.p2p.server import serve_requests
 from fsn.p2p.transport.base import Transport
-from fsn.p2p.wire.messages import Heartbeat
+from fsn.p2p.wire.messages import Heartbeat, ProveHeld
 from fsn.runtime.clock import Clock, system_clock
 from fsn.runtime.data_folder import forget_ports, locked_folder
 from fsn.runtime.identity import Identity, load_identity
@@ -148,12 +150,14 @@ async def open_services(
             )
             reporting.on_connected = declaring.wake
             handlers = ChunkHandlers(store, is_draining=lambda: not declaring.standing.takes_chunks, metrics=metrics)
+            proving = Proving(store, network_id(config.p2p.network), config.node_id, clock)
             reachability = Reachability(reporting, requester, addresses, rng=rng)
             lost, stopping = Bell(), trio.Event()
             scrubbing = Scrubbing(store, config.upkeep, clock, lost)
             losses = LossReporting(store, requester, reporting.connected, lost)
             gate = Gate()
-            serve_requests(transport, handlers.by_request(), may_ask=reporting.knows, gate=gate)
+            answering = {**handlers.by_request(), ProveHeld: metrics.counted("prove", proving.prove_held)}
+            serve_requests(transport, answering, may_ask=reporting.knows, gate=gate)
             reporting.add(config.coordinator.contact)
             discovering = open_discovering(
                 transport,
@@ -170,7 +174,7 @@ async def open_services(
                 nursery.start_soon(declaring.run, name="declaring")
                 nursery.start_soon(reachability.run, name="reachability")
                 nursery.start_soon(supervise, discovering, trio.Event())
-                for worker in (scrubbing, losses, TrashEmptying(store, config.upkeep, clock)):
+                for worker in (scrubbing, losses, proving, TrashEmptying(store, config.upkeep, clock)):
                     nursery.start_soon(
                         partial(supervise, worker, stopping, shortest_rest_seconds=shortest_rest_seconds)
                     )

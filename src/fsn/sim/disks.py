@@ -10,7 +10,7 @@ import trio
 from fsn.core.errors import Corrupt, DiskFull, StorageError
 from fsn.core.ids import ReplicaId
 from fsn.core.reconciliation import PrefixSum
-from fsn.node.chunkstore.base import ChunkStore, StoredChunk, Totals
+from fsn.node.chunkstore.base import ChunkStore, Ended, StoredChunk, Totals
 from fsn.node.chunkstore.memory import MemoryStore
 from fsn.runtime.clock import Clock
 
@@ -180,6 +180,10 @@ class _FaultyStore(ChunkStore):
     ) -> Sequence[StoredChunk]:
         """See `ChunkStore.list_within`."""
         return await self._store.list_within(prefixes, after, limit)
+
+    async def note_challenges(self, ended: Mapping[ReplicaId, Ended]) -> None:
+        """See `ChunkStore.note_challenges`."""
+        await self._store.note_challenges(ended)
 
     def totals(self) -> Totals:
         """See `ChunkStore.totals`."""

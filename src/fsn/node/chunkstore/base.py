@@ -11,20 +11,32 @@ from fsn.core.ids import ReplicaId
 from fsn.core.merkle import merkle_root
 from fsn.core.reconciliation import PrefixSum
 
-__all__ = ["MAX_CHUNK_BYTES", "ChunkStore", "RecoveryReport", "StoredChunk", "Totals", "check_chunk", "cut"]
+__all__ = ["MAX_CHUNK_BYTES", "ChunkStore", "Ended", "RecoveryReport", "StoredChunk", "Totals", "check_chunk", "cut"]
 
 MAX_CHUNK_BYTES: Final = 1024 * 1024
 """The largest replica that a store takes: a frame on the wire holds no more (a sealed chunk has 262,160 bytes)."""
 
 
 @attrs.frozen
+class Ended:
+    """How the last challenge of a replica ended, as the node sees it ("answered", "gone", "failed"), and when (unix seconds)."""
+
+    at: int
+    how: str
+
+
+@attrs.frozen
 class StoredChunk:
-    """One line of the index: what is kept, its Merkle root (32 bytes), its size and when it came (unix seconds)."""
+    """One line of the index: what is kept, its Merkle root (32 bytes), its size and when it came (unix seconds).
+
+    `challenged`: None when it never was, and where that is not asked of the index (what is deleted, what is put back).
+    """
 
     replica: ReplicaId
     root: bytes = attrs.field(repr=False)
     size_bytes: int
     stored_at: int
+    challenged: Ended | None = None
 
 
 @attrs.frozen
@@ -142,6 +154,9 @@ class ChunkStore(ABC):
 
     async def forget_losses(self, replicas: Iterable[ReplicaId]) -> None:  # noqa: B027 - a store need not notice losses
         """They have been reported."""
+
+    async def note_challenges(self, ended: Mapping[ReplicaId, Ended]) -> None:  # noqa: B027 - nor keep a record
+        """`list` tells it from now on, of those that are here. Survives a power cut where chunks do."""
 
     async def recall(self, key: str) -> str | None:
         """What was remembered under `key`; None when nothing was, or nothing is remembered here."""

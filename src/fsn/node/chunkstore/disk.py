@@ -17,7 +17,16 @@ from fsn.core.merkle import merkle_root
 from fsn.core.reconciliation import PrefixSum
 from fsn.node.chunkstore.aside import Aside
 from fsn.node.chunkstore.aside_rows import AsideRows
-from fsn.node.chunkstore.base import ChunkStore, RecoveryReport, StoredChunk, Totals, TrashedChunk, check_chunk, cut
+from fsn.node.chunkstore.base import (
+    ChunkStore,
+    Ended,
+    RecoveryReport,
+    StoredChunk,
+    Totals,
+    TrashedChunk,
+    check_chunk,
+    cut,
+)
 from fsn.node.chunkstore.batch import BatchWriter, Deleted, NewChunk
 from fsn.node.chunkstore.committing import GroupCommit
 from fsn.node.chunkstore.files import Files, disk_errors, read_errors
@@ -129,6 +138,10 @@ class DiskStore(ChunkStore):
     async def forget_losses(self, replicas: Iterable[ReplicaId]) -> None:
         """See `ChunkStore.forget_losses`."""
         await self._write(partial(self._aside.rows.forget_losses, replicas))
+
+    async def note_challenges(self, ended: Mapping[ReplicaId, Ended]) -> None:
+        """See `ChunkStore.note_challenges`; one transaction."""
+        await self._write(partial(self._index.note_challenges, ended))
 
     async def recall(self, key: str) -> str | None:
         """See `ChunkStore.recall`."""

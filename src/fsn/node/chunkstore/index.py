@@ -13,7 +13,7 @@ import structlog
 from fsn.core.errors import Corrupt, NotFound, StorageError
 from fsn.core.ids import ReplicaId
 from fsn.core.reconciliation import PrefixSum
-from fsn.node.chunkstore.base import StoredChunk, Totals
+from fsn.node.chunkstore.base import Ended, StoredChunk, Totals
 from fsn.node.chunkstore.files import disk_errors
 from fsn.node.chunkstore.layout import Layout
 from fsn.node.chunkstore.schema import (
@@ -36,7 +36,11 @@ INDEX_NAME: Final = "index.sqlite3"
 
 _DAMAGED: Final = ".damaged"
 _COLUMNS: Final = "replica_id, root, size_bytes, stored_at"
-_SELECT: Final = f"SELECT {_COLUMNS} FROM chunks"  # noqa: S608 - a constant
+_SELECT: Final = f"SELECT {_COLUMNS}, challenged_at, challenge_ended FROM chunks"  # noqa: S608 - a constant
+_SELECT_BEFORE_PROOFS: Final = f"SELECT {_COLUMNS} FROM chunks"  # noqa: S608 - a constant
+_WITH_CHALLENGES: Final = 3
+"""The schema from which on it is known how a replica's last challenge ended."""
+_NOTE: Final = "UPDATE chunks SET challenged_at = ?, challenge_ended = ? WHERE replica_id = ?"
 _INSERT: Final = f"INSERT INTO chunks ({_COLUMNS}) VALUES (?, ?, ?, ?)"  # noqa: S608 - a constant
 _SCAN_PAGE: Final = 10_000
 
@@ -74,6 +78,8 @@ class IndexReader:
             raise NotFound(f"there is no chunk index at {path}")
         with index_errors():
             self._reader = connect_read_only(path)
+            version = self._reader.execute("PRAGMA user_version").fetchone()[0]
+        self._select = _SELECT if version >= _WITH_CHALLENGES else _SELECT_BEFORE_PROOFS
         # sqlite3 lets threads share a connection, but not run statements on it at once.
         self._reading = threading.Lock()
 
@@ -83,7 +89,7 @@ class IndexReader:
 
     def find(self, replica: ReplicaId) -> StoredChunk | None:
         """One row, or None."""
-        rows = self.read(f"{_SELECT} WHERE replica_id = ?", replica.bytes)
+        rows = self.read(f"{self._select} WHERE replica_id = ?", replica.bytes)
         return _chunk(rows[0]) if rows else None
 
     def page(self, after: ReplicaId | None, limit: int) -> list[StoredChunk]:
@@ -91,7 +97,7 @@ class IndexReader:
         start = after.bytes if after is not None else b""
         return [
             _chunk(row)
-            for row in self.read(f"{_SELECT} WHERE replica_id > ? ORDER BY replica_id LIMIT ?", start, limit)
+            for row in self.read(f"{self._select} WHERE replica_id > ? ORDER BY replica_id LIMIT ?", start, limit)
         ]
 
     def scan(self) -> Iterator[StoredChunk]:
@@ -116,7 +122,9 @@ class IndexReader:
         """Up to `limit` rows with ids above `after` that begin with one of these two bytes, in order."""
         found: list[StoredChunk] = []
         start = after.bytes if after is not None else b""
-        query = f"{_SELECT} WHERE replica_id > ? AND replica_id >= ? AND replica_id <= ? ORDER BY replica_id LIMIT ?"
+        query = (
+            f"{self._select} WHERE replica_id > ? AND replica_id >= ? AND replica_id <= ? ORDER BY replica_id LIMIT ?"
+        )
         for prefix in sorted(set(prefixes)):
             first, last = (prefix.to_bytes(2, "big") + rest * 14 for rest in (b"\x00", b"\xff"))
             if last > start and len(found) < limit:
@@ -199,6 +207,11 @@ class Index(IndexReader):
             ).fetchall()
         return {chunk.replica: chunk for chunk in map(_chunk, rows)}
 
+    def note_challenges(self, ended: Mapping[ReplicaId, Ended]) -> None:
+        """How the last challenges of replicas ended; absent ids are passed over."""
+        with self.writing() as writer:
+            writer.executemany(_NOTE, [(each.at, each.how, replica.bytes) for replica, each in ended.items()])
+
     def set_setting(self, key: str, value: str) -> None:
         """Write a value of the `config` table."""
         with index_errors(), transaction(self._writer):
@@ -206,4 +219,5 @@ class Index(IndexReader):
 
 
 def _chunk(row: Sequence[Any]) -> StoredChunk:
-    return StoredChunk(ReplicaId(UUID(bytes=row[0])), row[1], row[2], row[3])
+    challenged = Ended(*row[4:]) if row[4:] and row[4] is not None else None
+    return StoredChunk(ReplicaId(UUID(bytes=row[0])), row[1], row[2], row[3], challenged)

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import attrs
 import trio
 
 from fsn.core.errors import Conflict, NotFound
 from fsn.core.ids import ReplicaId
 from fsn.core.reconciliation import PrefixSum, digest_words, replica_digest
-from fsn.node.chunkstore.base import ChunkStore, StoredChunk, Totals, check_chunk, cut
+from fsn.node.chunkstore.base import ChunkStore, Ended, StoredChunk, Totals, check_chunk, cut
 from fsn.node.chunkstore.quota import Quota
 from fsn.node.chunkstore.sums import prefix_of
 from fsn.runtime.clock import Clock, system_clock
@@ -86,6 +87,13 @@ class MemoryStore(ChunkStore):
         return [
             chunk for chunk in await self.list(after, len(self._chunks)) if prefix_of(chunk.replica.bytes) in wanted
         ][:limit]
+
+    async def note_challenges(self, ended: Mapping[ReplicaId, Ended]) -> None:
+        """See `ChunkStore.note_challenges`."""
+        await trio.lowlevel.checkpoint()
+        for replica in ended.keys() & self._chunks.keys():
+            chunk, data = self._chunks[replica]
+            self._chunks[replica] = attrs.evolve(chunk, challenged=ended[replica]), data
 
     def totals(self) -> Totals:
         """See `ChunkStore.totals`."""

@@ -79,6 +79,10 @@ MIGRATIONS: Final = (
         found_at   INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE chunks ADD COLUMN challenged_at INTEGER;
+    ALTER TABLE chunks ADD COLUMN challenge_ended TEXT;
+    """,
 )
 """Numbered from 1, applied in order, each in a transaction of its own; `PRAGMA user_version` is the number of the last one."""
 

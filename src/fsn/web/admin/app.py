@@ -17,6 +17,7 @@ from fsn.core.ids import ReplicaId, parse_uuid
 from fsn.node.chunkstore.base import StoredChunk
 from fsn.node.services import NodeServices
 from fsn.runtime.metrics import Readings
+from fsn.web.admin.credit import EarningsStatus, ProofsStatus, told_of
 from fsn.web.admin.metrics import METRICS_TYPE, READINGS
 from fsn.web.admin.standing import Counted, counted_of, declare_standing
 from fsn.web.admin.upkeep import Scrub, declare_upkeep, scrub_of
@@ -115,6 +116,8 @@ class Status(msgspec.Struct, frozen=True):
     reachability: ReachabilityStatus
     dht: DhtStatus
     coordinators: tuple[CoordinatorStatus, ...]
+    proofs: ProofsStatus | None
+    earnings: EarningsStatus | None
     recovery: RecoveryStatus
     scrub: Scrub
     trash_count: int
@@ -122,12 +125,15 @@ class Status(msgspec.Struct, frozen=True):
 
 
 class Chunk(msgspec.Struct, frozen=True):
-    """One stored replica: its id (32 hex digits), Merkle root and when it came."""
+    """One stored replica: its id (32 hex digits), Merkle root and when it came; when a coordinator challenged it last, and how that
+    ended as this node sees it: `answered`, `gone`, `failed` (null: never)."""
 
     id: str
     size_bytes: int
     root: str
     stored_at: datetime
+    challenged_at: datetime | None = None
+    challenge_ended: str | None = None
 
 
 class ChunkPage(msgspec.Struct, frozen=True):
@@ -215,6 +221,7 @@ def health_of(node: NodeServices) -> Health:
 def status_of(node: NodeServices) -> Status:
     """Read from memory; one `statvfs`."""
     totals, recovery = node.store.totals(), node.store.recovery
+    proofs, earnings = told_of(node.reporting)
     return Status(
         node_id=node.node_id,
         name=node.config.name,
@@ -233,6 +240,8 @@ def status_of(node: NodeServices) -> Status:
         reachability=_reachability(node),
         dht=_dht(node),
         coordinators=_coordinators(node),
+        proofs=proofs,
+        earnings=earnings,
         recovery=RecoveryStatus(**attrs.asdict(recovery)),
         scrub=scrub_of(node),
         trash_count=node.store.trash_totals().count,
@@ -293,4 +302,12 @@ async def chunk_page(node: NodeServices, query: PageQuery) -> ChunkPage:
 
 
 def _chunk(chunk: StoredChunk) -> Chunk:
-    return Chunk(chunk.replica.hex, chunk.size_bytes, chunk.root.hex(), datetime.fromtimestamp(chunk.stored_at, UTC))
+    ended = chunk.challenged
+    return Chunk(
+        chunk.replica.hex,
+        chunk.size_bytes,
+        chunk.root.hex(),
+        datetime.fromtimestamp(chunk.stored_at, UTC),
+        datetime.fromtimestamp(ended.at, UTC) if ended else None,
+        ended.how if ended else None,
+    )

@@ -103,6 +103,11 @@ MEANINGS = {
     "replicas_deleted": "A node was asked to delete replicas.",
     "requests_cut": "The grace of a stopping node was over before all requests under way had ended.",
     "replicas_lost": "Reads showed replicas to be gone or damaged while another one of the chunk was right; their chunks are queued.",
+    "proof_not_given": "A challenge failed, was missed in all tries or refused: who was asked what, and how that ended. Unless it was "
+    "refused, the replica counts as lost and is repaired.",
+    "proof_round_judged": "A round of proofs is over, and has been reckoned into the reputations of its nodes.",
+    "proof_round_suspicious": "So many nodes did not answer in time that it is rather us: nobody is blamed.",
+    "reputation_changed": "A node is vetted, suspended, taken on again or disqualified, and why.",
     "proof_failed": "A coordinator asked for a proof of a replica that is gone, damaged or unreadable here. It counts as a failed proof.",
     "retrieve_failed": "A node did not give a chunk, or gave wrong bytes; the next replica is tried.",
     "scrub_round_ended": "All chunks were read and compared: how many, and how many were damaged or missing.",

@@ -16,15 +16,17 @@ from fsn.coord.secrets import MasterKeys
 from fsn.coord.services import Secrets, Services, ServicesConfig, open_services
 from fsn.core.ids import NodeId, ReplicaId
 from fsn.core.keys import master_key_id
+from fsn.core.proofs import network_id
 from fsn.node.chunkstore.memory import MemoryStore
 from fsn.node.declaring import Declaring
 from fsn.node.handlers import ChunkHandlers
+from fsn.node.proving import Proving
 from fsn.node.reporting import Reporting
 from fsn.node.standing import StandingFile
 from fsn.p2p.client import Requester, open_requester
 from fsn.p2p.server import serve_requests
 from fsn.p2p.transport.memory import MemoryNetwork
-from fsn.p2p.wire.messages import Contact, Heartbeat
+from fsn.p2p.wire.messages import Contact, Heartbeat, ProveHeld
 from fsn.runtime.clock import Clock, system_clock
 from fsn.runtime.identity import Identity
 
@@ -138,7 +140,10 @@ class Network:
                         member.declaring = self._declaring(member, member.folder, requester, reporting)
                         nursery.start_soon(member.declaring.run)
                     handlers = ChunkHandlers(member.store, is_draining=lambda: not takes_chunks(member))
-                    serve_requests(transport, handlers.by_request(), may_ask=reporting.knows)
+                    assert member.node is not None
+                    proving = Proving(member.store, network_id(self.services.network), member.node, self.clock)
+                    answering = {**handlers.by_request(), ProveHeld: proving.prove_held}
+                    serve_requests(transport, answering, may_ask=reporting.knows)
                     await reporting.run()
 
     def _declaring(self, member: Member, folder: Path, requester: Requester, reporting: Reporting) -> Declaring:

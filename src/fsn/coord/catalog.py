@@ -146,6 +146,12 @@ class NodeRecord:
     """When a declared maintenance ends, or by when a drain should be over."""
     absent_since: datetime | None
     """Since when no living coordinator hears it; None while one does."""
+    vetted_at: datetime | None = None
+    """Since when it is no new node any more."""
+    suspended_at: datetime | None = None
+    """Since when it gets no new replicas, for it does not answer challenges; None when it is not suspended."""
+    judged_because: str | None = None
+    """Why it is suspended or disqualified."""
 
 
 @attrs.frozen

@@ -6,11 +6,13 @@ import attrs
 from attrs.validators import ge, gt, in_, le
 
 from fsn.core.errors import ConfigError
+from fsn.core.proofs import DEFAULT_DIFFICULTY, MAX_DIFFICULTY
 from fsn.core.units import MicroCredits, parse_credits
 from fsn.runtime.config import ByteSize
 
 __all__ = [
     "AccountsConfig",
+    "AuditConfig",
     "CreditsConfig",
     "DownloadConfig",
     "MembershipConfig",
@@ -91,6 +93,8 @@ class PlacementConfig:
     """So many consecutive chunks of a file stay on one set of nodes: fewer sets are fewer ways to lose a file."""
     sample_nodes: int = attrs.field(default=100, validator=ge(10))
     """A choice looks at so many nodes drawn at random, and at all only when these are not enough (round_robin looks at all)."""
+    new_node_weight: float = attrs.field(default=0.05, validator=[gt(0), le(1)])
+    """A node that is not vetted yet is drawn as if it had this share of its free space."""
 
 
 @attrs.frozen
@@ -114,6 +118,31 @@ class ReconciliationConfig:
     def garbage_bound(self, held: int) -> int:
         """How many replicas of a node with so many good ones may be deleted as garbage, unasked."""
         return max(self.garbage_at_once, int(held * self.garbage_percent / 100))
+
+
+@attrs.frozen
+class AuditConfig:
+    """Proofs of storage. The same in all coordinators of one database."""
+
+    enabled: bool = True
+    """Without them nobody is caught, and nobody is vetted."""
+    round_hours: float = attrs.field(default=4.0, validator=gt(0))
+    """Every replica of a node with up to 4096 of them is asked for once in so long; of larger nodes a part of them."""
+    difficulty: int = attrs.field(default=DEFAULT_DIFFICULTY, validator=[ge(1), le(MAX_DIFFICULTY)])
+    """Leaves of 4 KiB that a proof visits, one after the other."""
+    timeout_seconds: float = attrs.field(default=2.0, validator=gt(0))
+    """A proof that takes longer, by the coordinator's clock, is asked for again; the fourth time it is missed."""
+    in_flight_per_node: int = attrs.field(default=4, validator=ge(1))
+    """Challenges of one node at a time: on a line of 1 Mbit/s four proofs take half a second."""
+    in_flight: int = attrs.field(default=256, validator=ge(1))
+    """Challenges of this coordinator at a time."""
+    keep_days: float = attrs.field(default=400.0, validator=gt(0))
+    """Sums and failures are kept so long."""
+
+    @property
+    def round(self) -> timedelta:
+        """The length of a round; the first began with 1970."""
+        return timedelta(hours=self.round_hours)
 
 
 @attrs.frozen

@@ -20,6 +20,7 @@ from fsn.core.errors import TooFewNodes, Unavailable
 from fsn.core.ids import NodeId, PeerId
 from fsn.core.node_states import TAKES_CHUNKS, NodeState
 from fsn.core.placement import Candidate, network_prefix, place, place_round_robin
+from fsn.core.reputation import placement_weight
 from fsn.p2p.client import Requester
 from fsn.p2p.transport.base import Transport
 from fsn.p2p.wire.messages import STORE_CHUNK, Heartbeat
@@ -30,6 +31,8 @@ __all__ = ["Member", "Membership", "Standing"]
 
 log = structlog.get_logger()
 
+LEAST_WEIGHT = 0.01
+"""Of a node just above its disqualification: it fills gaps."""
 REFRESH_SECONDS = 60.0
 """A member's row is read again after so long: what an administrator or another coordinator decided is in force here then."""
 
@@ -355,7 +358,8 @@ class Membership:
 
     def _takes_chunks(self, member: Member) -> bool:
         is_draining = member.heartbeat is not None and member.heartbeat.draining
-        return member.record.status in TAKES_CHUNKS and not is_draining and self.is_online(member)
+        takes = member.record.status in TAKES_CHUNKS and member.record.suspended_at is None
+        return takes and not is_draining and self.is_online(member)
 
     def _candidate(self, member: Member) -> Candidate:
         return Candidate(
@@ -364,9 +368,14 @@ class Membership:
             prefix=member.prefix,
             region=member.record.region,
             free_bytes=max(member.free_bytes, 0),
-            reputation=member.record.reputation,
+            reputation=self._weight(member.record),
             in_flight=self._requester.in_flight_bytes(member.peer, STORE_CHUNK),
         )
+
+    def _weight(self, record: NodeRecord) -> float:
+        """In the draw: little where much has failed, or nothing has been proved yet."""
+        weight = max(placement_weight(record.reputation, 1.0), LEAST_WEIGHT)
+        return weight if record.vetted_at else weight * self._placement.new_node_weight
 
     def _place(self, usable: list[Candidate], copies: int, size_bytes: int, taken: list[Candidate]) -> list[NodeId]:
         if self._placement.strategy == "round_robin":

@@ -32,6 +32,12 @@ class CoordinatorMetrics:
         self._reconciling = _Outcomes(
             self.registry, "fsn_reconciliation", "Comparing a node's replicas with the catalogue"
         )
+        self._proofs = Counter(
+            "fsn_proofs",
+            "Challenges by how they ended: passed, failed, missed (in all tries), error (refused), offline; timeout: asked again.",
+            ("outcome",),
+            registry=self.registry,
+        )
         self._differences = Counter(
             "fsn_reconciliation_replicas",
             "Replicas in which a node differed: missing and damaged ones were reported as lost, garbage was queued for deletion.",
@@ -70,6 +76,15 @@ class CoordinatorMetrics:
         self._batch_seconds = Histogram(
             "fsn_recorder_batch_seconds", "Seconds of such a transaction.", registry=self.registry, buckets=SECONDS
         )
+
+    def count_proofs(self, passed: int, failed: int, missed: int, errors: int, offline: int, timeouts: int) -> None:
+        """So many challenges ended so."""
+        counts = {
+            "passed": passed, "failed": failed, "missed": missed, "error": errors, "offline": offline, "timeout": timeouts
+        }  # fmt: skip
+        for outcome, count in counts.items():
+            if count:
+                self._proofs.labels(outcome).inc(count)
 
     def reconciling(self) -> AbstractContextManager[None]:
         """For the length of the block a node is being compared with the catalogue."""

@@ -12,8 +12,11 @@ import trio
 
 from fsn.coord.accounts import Accounts
 from fsn.coord.admission import Admission
+from fsn.coord.auditing.asking import Asking
+from fsn.coord.auditing.rounds import Auditing
 from fsn.coord.config import (
     AccountsConfig,
+    AuditConfig,
     CreditsConfig,
     DownloadConfig,
     MembershipConfig,
@@ -49,6 +52,7 @@ from fsn.coord.upkeep.losses import LossReporting
 from fsn.coord.upkeep.reconciling import Reconciling
 from fsn.coord.upkeep.repair import Repair, build_repair
 from fsn.coord.upload import ChunkWriter, StreamedUploads
+from fsn.core.proofs import network_id
 from fsn.p2p.client import open_requester
 from fsn.p2p.config import P2pConfig
 from fsn.p2p.discovery.service import Discovery
@@ -78,6 +82,7 @@ class ServicesConfig:
     download: DownloadConfig = DownloadConfig()
     reconciliation: ReconciliationConfig = ReconciliationConfig()
     repair: RepairConfig = RepairConfig()
+    audit: AuditConfig = AuditConfig()
 
 
 @attrs.frozen
@@ -205,6 +210,7 @@ async def open_services(
             by=transport.peer, clock=clock, chance=chance, config=config.repair, metrics=metrics, scans_due=scans_due,
             repairs_due=repairs_due, deletions_due=deletions_due, is_busy=lambda: bool(window.taken_bytes or downloads.fetching),
         )  # fmt: skip
+        network = in_dht.network if in_dht is not None else P2pConfig().network
         workers: list[Worker] = [
             SightingRecording(membership, db, transport.peer, stall_seconds=watch.stall_seconds),
             watching,
@@ -217,6 +223,17 @@ async def open_services(
             Draining(db, clock, transport.peer, drains_due, deletions_due, scans_due, repairs_due),
             losses,
             *repair.workers,
+            Auditing(
+                db,
+                membership,
+                Asking(membership, requester, network_id(network), random_bytes, config.audit),
+                transport.peer,
+                clock,
+                config.audit,
+                keys.token_key,
+                lambda: watching.is_settled,
+                metrics,
+            ),
         ]
         discovery: Discovery | None = None
         if in_dht is not None:
@@ -254,7 +271,7 @@ async def open_services(
             recorder=recorder,
             window=window,
             repair=repair,
-            network=in_dht.network if in_dht is not None else P2pConfig().network,
+            network=network,
             discovery=discovery,
         )  # fmt: skip
         async with _running(recorder, membership, workers, shortest_rest_seconds):

@@ -12,6 +12,7 @@ import trio
 
 from fsn.coord.config import (
     AccountsConfig,
+    AuditConfig,
     CreditsConfig,
     DownloadConfig,
     MembershipConfig,
@@ -89,6 +90,7 @@ class CoordinatorConfig:
     upload: UploadConfig = UploadConfig()
     download: DownloadConfig = DownloadConfig()
     reconciliation: ReconciliationConfig = ReconciliationConfig()
+    audit: AuditConfig = AuditConfig()
     repair: RepairConfig = RepairConfig()
     log: LogConfig = LogConfig()
 
@@ -98,6 +100,7 @@ class CoordinatorConfig:
         return ServicesConfig(
             accounts=self.accounts, credits=self.credits, membership=self.membership, placement=self.placement,
             upload=self.upload, download=self.download, repair=self.repair, reconciliation=self.reconciliation,
+            audit=self.audit,
         )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final, Self, TypeVar, TypeVarTuple
 import attrs
 import trio
 
-from fsn.coord.config import AccountsConfig, CreditsConfig, MembershipConfig
+from fsn.coord.config import AccountsConfig, AuditConfig, CreditsConfig, MembershipConfig
 from fsn.coord.database.scratch import scratch_database, scratch_server
 from fsn.coord.database.stepping_driver import SteppingDriver
 from fsn.coord.registration import SIGNED_PREFIX, NodeApplication
@@ -41,6 +41,8 @@ CAPACITY_BYTES: Final = 1 << 30
 HEARTBEAT_SECONDS: Final = 10.0
 MISSED_HEARTBEATS: Final = 3
 """A node is silent after so many, as with the default settings."""
+ROUND_RESTS: Final = 48
+"""Where workers rest for half an hour, a round of proofs lasts a day: long lives are about other things."""
 ONLINE_SECONDS: Final = 3600.0
 
 
@@ -60,6 +62,7 @@ def default_config(heartbeat_seconds: float = HEARTBEAT_SECONDS, shortest_rest_s
     return ServicesConfig(
         accounts=AccountsConfig(bcrypt_cost=4),
         credits=CreditsConfig(welcome_grant="100"),
+        audit=AuditConfig(round_hours=max(4.0, ROUND_RESTS * shortest_rest_seconds / 3600)),
         membership=MembershipConfig(**{name: value for name, value in fitting.items() if name in known}),
     )
 

@@ -28,7 +28,7 @@ __all__ = [
 
 _NODE: LiteralString = """id, peer_id, name, operator_id, region, status::text as status, capacity_bytes, used_bytes, free_bytes,
     chunk_count, version, addresses, observed_address, reputation, registered_at, last_seen_at, status_since, status_reason,
-    status_until, absent_since"""
+    status_until, absent_since, vetted_at, suspended_at, judged_because"""
 
 
 NIL: Final = UUID(int=0)

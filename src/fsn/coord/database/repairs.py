@@ -22,6 +22,7 @@ __all__ = [
     "QueuedRepair",
     "RepairOutcome",
     "claim_repairs",
+    "mark_lost",
     "queue_chunks",
     "queue_counts",
     "queue_found",
@@ -98,23 +99,28 @@ async def report_lost(db: Pool, replicas: Sequence[ReplicaId], *, reason: str, a
     Unknown ids and those that are lost already are passed over; again is harmless. Nothing is deleted: a lost replica's row stays until
     its chunk has enough others, and until then it is read as a last resort. A few thousand at once at most.
     """
-    ids = sorted(set(replicas))
     async with db.transaction() as connection:
-        # The files first: who deletes one holds its row, and then takes those of its replicas.
-        await connection.execute(
-            """select 1 from files where id in (select file_id from replicas where id = any (%s::uuid[]))
-               order by id for share""",
-            [ids],
-        )
-        cursor = await connection.execute(
-            """update replicas set state = 'lost', lost_at = %(at)s, lost_reason = %(reason)s
-               where id in (select id from replicas where id = any (%(ids)s::uuid[]) and state = 'live' order by id
-                            for no key update)
-               returning file_id, chunk_index""",
-            {"at": at, "reason": reason, "ids": ids},
-        )
-        rows = await cursor.fetchall()
-        await queue_chunks(connection, [(FileId(file), int(index)) for file, index in rows], reason=reason, at=at)
+        return await mark_lost(connection, replicas, reason=reason, at=at)
+
+
+async def mark_lost(connection: Connection, replicas: Sequence[ReplicaId], *, reason: str, at: datetime) -> int:
+    """`report_lost` within the caller's transaction."""
+    ids = sorted(set(replicas))
+    # The files first: who deletes one holds its row, and then takes those of its replicas.
+    await connection.execute(
+        """select 1 from files where id in (select file_id from replicas where id = any (%s::uuid[]))
+           order by id for share""",
+        [ids],
+    )
+    cursor = await connection.execute(
+        """update replicas set state = 'lost', lost_at = %(at)s, lost_reason = %(reason)s
+           where id in (select id from replicas where id = any (%(ids)s::uuid[]) and state = 'live' order by id
+                        for no key update)
+           returning file_id, chunk_index""",
+        {"at": at, "reason": reason, "ids": ids},
+    )
+    rows = await cursor.fetchall()
+    await queue_chunks(connection, [(FileId(file), int(index)) for file, index in rows], reason=reason, at=at)
     return len(rows)
 
 

@@ -1,0 +1,1 @@
+"""Proofs of storage, the coordinators side of them: rounds, challenges, and what becomes of their outcomes."""

@@ -1,0 +1,300 @@
+"""Rounds of proofs over real services and a real database: what each kind of node comes to, and whom nobody may blame."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from secrets import token_bytes
+from typing import LiteralString
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from fsn.coord.auditing.asking import Asking
+from fsn.coord.auditing.rounds import Auditing
+from fsn.coord.config import AuditConfig
+from fsn.coord.database.node_states import change_status
+from fsn.coord.database.pool import Pool
+from fsn.core.ids import PeerId, ReplicaId
+from fsn.core.proofs import network_id
+from fsn.p2p.client import Requester, open_requester
+from fsn.runtime.supervise import Rest
+from tests.coord.network import CONFIG, SECRETS, Member, Network, open_network
+
+ROUND = timedelta(hours=4)
+START = datetime.fromtimestamp(124_000 * ROUND.total_seconds(), UTC)
+CHUNKS = 8
+
+
+@attrs.define
+class Hand:
+    """A clock that is put forward by hand."""
+
+    now: datetime = START
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@attrs.define(eq=False)
+class Stage:
+    """A network with four nodes, a file with a replica of each of its chunks on each node, and a worker that the test steps."""
+
+    network: Network
+    db: Pool
+    clock: Hand
+    requester: Requester
+    settled: bool = True
+    worker: Auditing = attrs.field(init=False)
+
+    def another_worker(self, **settings: object) -> Auditing:
+        """As another coordinator over the same database would have it."""
+        services, config = self.network.services, AuditConfig(timeout_seconds=0.3, **settings)  # type: ignore[arg-type]
+        asking = Asking(services.membership, self.requester, network_id(services.network), token_bytes, config)
+        return Auditing(
+            self.db, services.membership, asking, PeerId("another"), self.clock, config, SECRETS.token_key,
+            lambda: self.settled, services.metrics,
+        )  # fmt: skip
+
+    async def put(self) -> None:
+        """Upload the file."""
+        user = await self.network.user()
+
+        async def body() -> AsyncIterator[bytes]:
+            yield bytes(CHUNKS * 262_144)
+
+        await self.network.services.uploads.store_stream(user.user.id, "f", CHUNKS * 262_144, 4, body())
+
+    async def work(self) -> None:
+        """Until nothing is due."""
+        while not isinstance(await self.worker.step(), Rest):
+            pass
+
+    async def whole_round(self) -> None:
+        """All parts of the round, and beyond its end, when it is judged; what is to be asked again is so in the next."""
+        begin = datetime.fromtimestamp(self.clock.now.timestamp() // ROUND.total_seconds() * ROUND.total_seconds(), UTC)
+        for minutes in (1, 239, 240.5):
+            self.clock.now = begin + timedelta(minutes=minutes)
+            await self.work()
+
+    async def tries(self) -> None:
+        """Until the last repeated challenge has had its fourth try."""
+        for minutes in (3, 6, 12):
+            self.clock.now += timedelta(minutes=minutes)
+            await self.work()
+
+    async def rows(self, sql: LiteralString, *values: object) -> list[tuple[object, ...]]:
+        """Look into the catalogue."""
+        return list(await self.db.fetch_all(sql, list(values)))
+
+    async def sums(self, member: Member) -> tuple[object, ...]:
+        """Asked, passed, failed, missed, errors, offline: of all rounds."""
+        (row,) = await self.rows(
+            """select coalesce(sum(asked), 0)::int, coalesce(sum(passed), 0)::int, coalesce(sum(failed), 0)::int,
+                      coalesce(sum(missed), 0)::int, coalesce(sum(errors), 0)::int, coalesce(sum(offline), 0)::int
+               from proof_sums where node_id = %s""",
+            member.node,
+        )
+        return row
+
+    async def lost(self) -> dict[object, object]:
+        """Why replicas are lost, by node."""
+        return dict(await self.rows("select node_id, min(lost_reason) from replicas where state = 'lost' group by 1"))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def stage(pool: Pool) -> AsyncIterator[Stage]:
+    """Nobody but the test has rounds played, and nothing is repaired."""
+    clock = Hand()
+    config = attrs.evolve(CONFIG, audit=AuditConfig(enabled=False))
+    with trio.fail_after(60):
+        async with (
+            open_network(pool, config, nodes=4, clock=clock) as network,
+            open_requester(network.services.transport) as requester,
+        ):
+            stage = Stage(network, pool, clock, requester)
+            stage.worker = stage.another_worker()
+            await stage.put()
+            clock.now += ROUND  # what was stored in a round is asked for from the next on
+            yield stage
+
+
+async def test_honest_nodes_pass_every_challenge(stage: Stage) -> None:
+    """Each replica is asked for once a round; sums are all that is written."""
+    await stage.whole_round()
+    await stage.whole_round()
+    for member in stage.network.nodes:
+        assert await stage.sums(member) == (2 * CHUNKS, 2 * CHUNKS, 0, 0, 0, 0)
+    assert await stage.rows("select * from proof_failures") == []
+    assert await stage.rows("select distinct vetting_passed, asked, passed from node_reputations") == [(16, 16, 16)]
+
+
+async def test_what_a_node_has_deleted_is_lost_queued_for_repair_and_on_record(stage: Stage) -> None:
+    """The evidence has the seed and the root; the node is out in its third round."""
+    cheat = stage.network.nodes[0]
+    await cheat.store.delete(await cheat.replicas())
+    await stage.whole_round()
+    assert await stage.sums(cheat) == (CHUNKS, 0, CHUNKS, 0, 0, 0)
+    assert await stage.lost() == {cheat.node: "proof: gone"}
+    assert await stage.rows("select count(*) from repairs") == [(CHUNKS,)]
+    found = await stage.rows("select distinct outcome, node_id, octet_length(seed), tries from proof_failures")
+    assert found == [("gone", cheat.node, 32, 1)]
+    assert await stage.rows("select reputation from nodes where id = %s", cheat.node) == [(pytest.approx(0.98),)]
+    events = await stage.rows("select kind, reason from reputation_events")
+    assert events == [("fault", "of 8 asked 0 passed, 8 failed, 0 missed, 0 refused")]
+
+
+async def test_a_node_that_lost_everything_is_disqualified_in_its_third_round(stage: Stage) -> None:
+    """What it stores meanwhile is lost, too; the others are untouched."""
+    cheat = stage.network.nodes[0]
+    for _ in range(3):
+        await cheat.store.delete(await cheat.replicas())
+        await stage.rows(
+            "update replicas set state = 'live', lost_at = null, lost_reason = null where node_id = %s returning 1",
+            cheat.node,
+        )
+        await stage.whole_round()
+    assert await stage.rows("select status::text from nodes where id = %s", cheat.node) == [("disqualified",)]
+    (reason,) = await stage.rows("select judged_because from nodes where id = %s", cheat.node)
+    assert reason == ("reputation 0.9412 is below 0.96: too many proofs failed",)
+    assert len(await stage.rows("select * from repair_scans where node_id = %s", cheat.node)) == 1
+    others = await stage.rows("select distinct reputation from nodes where id <> %s", cheat.node)
+    assert others == [(1.0,)]
+
+
+async def test_wrong_bytes_give_a_bad_answer(stage: Stage) -> None:
+    """A chunk that rotted in one bit is found as soon as a leaf with it is visited, or at once by its Merkle path."""
+    cheat = stage.network.nodes[1]
+    chunks = cheat.store._chunks
+    for replica, (chunk, data) in list(chunks.items()):
+        chunks[replica] = chunk, bytes(len(data))
+    await stage.whole_round()
+    assert await stage.sums(cheat) == (CHUNKS, 0, CHUNKS, 0, 0, 0)
+    assert await stage.lost() == {cheat.node: "proof: bad"}
+
+
+async def test_no_answer_is_asked_for_again_three_times_and_then_missed(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the same seed. Two nodes of ten are no reason to suspect oneself; here there are four, and suspicion is switched off."""
+    monkeypatch.setattr("fsn.coord.auditing.rounds.is_suspicious", lambda *_: False)
+    cheat = stage.network.nodes[2]
+    _silence(cheat)
+    await stage.whole_round()
+    challenges = await stage.rows("select challenge_id, seed from proof_retries where tries = 1 order by 1")
+    await stage.tries()
+    assert (await stage.sums(cheat))[1:] == (0, 0, CHUNKS, 0, 0)
+    assert await stage.lost() == {cheat.node: "proof: missed"}
+    assert len(challenges) == CHUNKS
+    assert await stage.rows("select challenge_id, seed from proof_failures order by 1") == challenges
+    assert await stage.rows("select distinct outcome, tries from proof_failures") == [("missed", 4)]
+    left = await stage.rows("select challenge_id, seed from proof_retries")
+    assert not set(left) & set(challenges)
+
+
+async def test_who_answers_the_second_time_has_passed(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was slow for a while: nothing is lost, nothing on record against it."""
+    monkeypatch.setattr("fsn.coord.auditing.rounds.is_suspicious", lambda *_: False)
+    slow = stage.network.nodes[2]
+    _silence(slow, times=CHUNKS)
+    await stage.whole_round()
+    await stage.tries()
+    asked, passed, *others = await stage.sums(slow)
+    assert asked == passed  # CHUNKS, and what the next round has begun with
+    assert isinstance(passed, int)
+    assert passed >= CHUNKS
+    assert others == [0, 0, 0, 0]
+    assert await stage.rows("select * from proof_failures") == []
+
+
+async def test_when_many_do_not_answer_nobody_is_blamed(stage: Stage) -> None:
+    """More than a fifth: it is rather us. At most three rounds running; in the fourth they are judged."""
+    for member in stage.network.nodes[:2]:
+        _silence(member)
+    for count in (1, 2, 3):
+        await stage.whole_round()
+        assert await stage.lost() == {}
+        assert await stage.rows("select count(*) from proof_rounds where suspicion is not null") == [(count,)]
+        assert await stage.rows("select * from proof_retries") == []
+    assert await stage.rows("select * from node_reputations") == []
+    await stage.whole_round()
+    await stage.tries()
+    assert set(await stage.lost()) == {member.node for member in stage.network.nodes[:2]}
+
+
+async def test_a_node_that_is_not_there_is_not_blamed(stage: Stage) -> None:
+    """Its uptime counts it, not its reputation."""
+    away = stage.network.nodes[3]
+    away.kill()
+    await trio.testing.wait_all_tasks_blocked()
+    await stage.whole_round()
+    assert await stage.sums(away) == (CHUNKS, 0, 0, 0, 0, CHUNKS)
+    assert await stage.lost() == {}
+    assert await stage.rows("select alpha, beta from node_reputations where node_id = %s", away.node) == [(49.0, 0.0)]
+
+
+async def test_a_node_in_maintenance_is_not_asked(stage: Stage) -> None:
+    """It said so."""
+    away = stage.network.nodes[3]
+    assert away.node is not None
+    await change_status(stage.db, away.node, "maintenance", reason="declared", at=stage.clock.now)
+    await stage.network.services.membership.reread(away.identity.peer)
+    await stage.whole_round()
+    assert await stage.sums(away) == (0, 0, 0, 0, 0, 0)
+
+
+async def test_a_coordinator_that_was_stalled_writes_nothing(stage: Stage) -> None:
+    """What did not come meanwhile is no fault of the nodes. It goes on when it has settled."""
+    stage.settled = False
+    await stage.whole_round()
+    assert await stage.rows("select * from proof_sums") == []
+    stage.settled = True
+    await stage.whole_round()
+    assert await stage.sums(stage.network.nodes[0]) == (CHUNKS, CHUNKS, 0, 0, 0, 0)
+
+
+async def test_two_coordinators_share_a_round_and_count_each_challenge_once(stage: Stage) -> None:
+    """Parts are leased, and a part whose lease went over to another is not counted by the first."""
+    other = stage.another_worker()
+    other.by = PeerId("third")
+    stage.clock.now += ROUND - timedelta(minutes=1)
+
+    async def work(worker: Auditing) -> None:
+        while not isinstance(await worker.step(), Rest):
+            pass
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(work, stage.worker)
+        nursery.start_soon(work, other)
+    (row,) = await stage.rows("select sum(asked), sum(passed) from proof_sums")
+    assert row == (4 * CHUNKS, 4 * CHUNKS)
+    assert await stage.rows("select count(*) from proof_parts where done_at is null") == [(0,)]
+
+
+async def test_a_part_whose_coordinator_died_is_done_by_another(stage: Stage) -> None:
+    """After its lease; what the dead one had asked is not counted."""
+    stage.clock.now += timedelta(hours=3)
+    await stage.worker.step()  # opens the round, does some parts
+    await stage.rows(
+        "update proof_parts set done_at = null, leased_by = 'dead', leased_until = %s returning 1",
+        stage.clock.now + timedelta(minutes=2),
+    )
+    await stage.rows("delete from proof_sums returning 1")
+    await stage.work()
+    assert await stage.rows("select sum(asked) from proof_sums") == [(None,)]
+    stage.clock.now += timedelta(minutes=4)
+    await stage.work()
+    (row,) = await stage.rows("select count(*) from proof_parts where done_at is not null")
+    assert row[0] and (await stage.rows("select coalesce(sum(asked), 0) from proof_sums"))[0][0]
+
+
+def _silence(member: Member, *, times: int = 10**9) -> None:
+    """The node's disk takes longer than any deadline, for so many reads."""
+    retrieve, left = member.store.retrieve, iter(range(times))
+
+    async def slow(replica: ReplicaId, offset: int = 0, length: int = 0) -> tuple[bytes, int]:
+        if next(left, None) is not None:
+            await trio.sleep(0.5)
+        return await retrieve(replica, offset, length)
+
+    member.store.retrieve = slow  # type: ignore[method-assign]

@@ -8,9 +8,10 @@ import attrs
 import click
 import trio
 
-from fsn.cli.coordinator_nodes import nodes
+from fsn.cli.coordinator_nodes import nodes, parse_node
 from fsn.cli.coordinator_settings import load_settings, settings_options
 from fsn.cli.exits import ReportingGroup, json_option, print_json
+from fsn.cli.proofs import show_proofs
 from fsn.cli.repairs import show_repairs
 from fsn.coord.database.migrate import migrate as apply_migrations
 from fsn.coord.database.pool import Pool, open_pool
@@ -87,6 +88,25 @@ def repairs(limit: int, as_json: bool, **flags: Any) -> None:
     config = load_settings(**flags)
     configure_logs(config.log)
     trio.run(show_repairs, config, limit, as_json)
+
+
+@coordinator.command(
+    epilog="""\b
+Examples:
+  fsn coordinator proofs
+  fsn coordinator proofs NODE_ID --limit 10
+  fsn coordinator proofs NODE_ID --json | jq .failures
+"""
+)
+@click.argument("node_id", required=False)
+@settings_options
+@click.option("--limit", type=click.IntRange(1, 10_000), default=42, show_default=True, help="Show so many at most.")
+@json_option
+def proofs(node_id: str | None, limit: int, as_json: bool, **flags: Any) -> None:
+    """Show the last rounds of proofs; with NODE_ID how one node stands, what moved its reputation, and each failure."""
+    config = load_settings(**flags)
+    configure_logs(config.log)
+    trio.run(show_proofs, config, None if node_id is None else parse_node(node_id), limit, as_json)
 
 
 @coordinator.group(cls=ReportingGroup)

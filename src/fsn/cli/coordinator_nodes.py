@@ -16,6 +16,7 @@ from fsn.coord.database.node_states import change_status, transitions_of
 from fsn.coord.database.nodes import list_nodes, node_by_id
 from fsn.coord.database.pool import Pool, open_pool
 from fsn.coord.database.repairs import queue_node
+from fsn.coord.database.reputations import exclude, start_anew
 from fsn.coord.liveness.uptime import uptimes
 from fsn.core.errors import ConfigError, Conflict, Invalid, NotFound
 from fsn.core.ids import NodeId, parse_uuid
@@ -24,7 +25,7 @@ from fsn.core.units import format_size
 from fsn.daemon.coordinator import CoordinatorConfig, open_database
 from fsn.runtime.clock import system_clock
 
-__all__ = ["nodes"]
+__all__ = ["nodes", "parse_node"]
 
 T = TypeVar("T")
 
@@ -51,7 +52,7 @@ def list_command(status: NodeState | None, **flags: Any) -> None:
 @settings_options
 def show(node_id: str, **flags: Any) -> None:
     """One node, its uptime, and what it went through."""
-    _run(flags, lambda db: _show(db, _node(node_id)))
+    _run(flags, lambda db: _show(db, parse_node(node_id)))
 
 
 @nodes.command(epilog='\b\nExample:\n  fsn coordinator nodes disqualify NODE_ID --reason "serves wrong bytes"\n')
@@ -60,7 +61,7 @@ def show(node_id: str, **flags: Any) -> None:
 @settings_options
 def disqualify(node_id: str, reason: str, **flags: Any) -> None:
     """Exclude a node: it is given nothing any more, and its replicas count as lost. Again is harmless."""
-    _run(flags, lambda db: _judge(db, _node(node_id), "disqualified", _checked(reason)))
+    _run(flags, lambda db: _judge(db, parse_node(node_id), "disqualified", _checked(reason)))
 
 
 @nodes.command(epilog='\b\nExample:\n  fsn coordinator nodes reinstate NODE_ID --reason "a mistake of ours"\n')
@@ -68,8 +69,8 @@ def disqualify(node_id: str, reason: str, **flags: Any) -> None:
 @click.option("--reason", required=True, help="Why, for the record; anybody can read it.")
 @settings_options
 def reinstate(node_id: str, reason: str, **flags: Any) -> None:
-    """Take a disqualified node back: what it still holds counts again."""
-    _run(flags, lambda db: _reinstate(db, _node(node_id), _checked(reason)))
+    """Take a disqualified node back, or end a suspension: what it still holds counts again, and it is vetted anew."""
+    _run(flags, lambda db: _reinstate(db, parse_node(node_id), _checked(reason)))
 
 
 def _run(flags: dict[str, Any], act: Callable[[Pool], Awaitable[None]]) -> None:
@@ -93,7 +94,8 @@ async def _open_catalogue(config: CoordinatorConfig) -> AsyncIterator[Pool]:
             yield pool
 
 
-def _node(text: str) -> NodeId:
+def parse_node(text: str) -> NodeId:
+    """A node's id. Raises Invalid."""
     if (found := parse_uuid(text)) is None:
         raise Invalid(f"a node's id is a UUID, as `fsn coordinator nodes list` shows it; got {text[:60]!r}")
     return NodeId(found)
@@ -137,13 +139,20 @@ async def _judge(db: Pool, node: NodeId, to: NodeState, reason: str) -> None:
         if not await change_status(connection, node, to, reason=f"an administrator: {reason}", at=now):
             raise Conflict(f"a node that is {record.status} cannot become {to}")
         await queue_node(connection, node, reason=f"the node is {to}", at=now)
+        decide = exclude if to == "disqualified" else start_anew
+        await decide(connection, node, reason=f"an administrator: {reason}", at=now)
     click.echo(f"{record.name} is {to}; running coordinators know within seconds")
 
 
 async def _reinstate(db: Pool, node: NodeId, reason: str) -> None:
-    record = await _existing(db, node)
+    record, now = await _existing(db, node), system_clock()
+    if record.status != "disqualified" and record.suspended_at is not None:
+        async with db.transaction() as connection:
+            await start_anew(connection, node, reason=f"an administrator: {reason}", at=now)
+        click.echo(f"{record.name} is suspended no more; running coordinators know within a minute")
+        return
     if record.status != "disqualified":
-        raise Conflict(f"only a disqualified node can be reinstated; this one is {record.status}")
+        raise Conflict(f"only a disqualified or suspended node can be reinstated; this one is {record.status}")
     # Whoever hears it says within seconds that it is online.
     await _judge(db, node, "offline", reason)
 

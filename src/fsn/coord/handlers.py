@@ -6,8 +6,8 @@ import attrs
 
 from fsn.coord.membership import Membership
 from fsn.core.errors import Invalid
-from fsn.core.ids import PeerId
-from fsn.p2p.wire.messages import Contact, Heartbeat, HeartbeatAnswer, Refusal, RefusalCode, Response
+from fsn.core.ids import NodeId, PeerId
+from fsn.p2p.wire.messages import Contact, Heartbeat, HeartbeatAnswer, ProofRecord, Refusal, RefusalCode, Response
 
 __all__ = ["NodeHandlers"]
 
@@ -18,6 +18,7 @@ class NodeHandlers:
 
     membership: Membership
     contacts: Callable[[], tuple[Contact, ...]]
+    proofs: Callable[[NodeId], ProofRecord | None] = lambda _: None
 
     async def heartbeat(self, peer: PeerId, message: Heartbeat) -> Response:
         """Take a node's word on itself; tell it what it earned and which coordinators there are. Raises Invalid."""
@@ -25,7 +26,12 @@ class NodeHandlers:
         member = await self.membership.heard(peer, message)
         if member is None:
             return Refusal(RefusalCode.NOT_AUTHORISED, f"{peer} is not registered here: run `fsn node init`")
-        return HeartbeatAnswer(0, self.contacts(), state=self.membership.status(member.record))
+        return HeartbeatAnswer(
+            0,
+            self.contacts(),
+            state=self.membership.status(member.record),
+            proofs=self.proofs(member.node),
+        )
 
 
 def _check_text(message: Heartbeat) -> None:

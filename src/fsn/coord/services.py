@@ -47,6 +47,7 @@ from fsn.coord.registration import Registrar
 from fsn.coord.replication import Replicator
 from fsn.coord.secrets import MasterKeys, load_key, load_master_keys
 from fsn.coord.sessions import Sessions
+from fsn.coord.telling import Telling
 from fsn.coord.upkeep.draining import Draining
 from fsn.coord.upkeep.losses import LossReporting
 from fsn.coord.upkeep.reconciling import Reconciling
@@ -119,6 +120,7 @@ class Services:
     files: Files
     registrar: Registrar
     uptimes: Uptimes
+    clock: Clock
     contacts: Callable[[], tuple[Contact, ...]]
     metrics: CoordinatorMetrics
     fetcher: Fetcher
@@ -195,10 +197,11 @@ async def open_services(
         def contacts() -> tuple[Contact, ...]:
             return (Contact(transport.peer, announced()), *watching.others.living())
 
+        telling = Telling(db, membership, clock)
         declarations = Declarations(db, membership, clock, transport.peer, drains_due, scans_due)
         dialing_back = DialingBack(db, membership, transport, clock)
         handlers: dict[type[Request], RequestHandler] = {
-            Heartbeat: NodeHandlers(membership, contacts).heartbeat,
+            Heartbeat: NodeHandlers(membership, contacts, telling.proofs).heartbeat,
             Declaration: declarations.declare,
             ReportLosses: LossReports(db, membership, clock).report_losses,
             DialBack: dialing_back.dial_back,
@@ -222,6 +225,7 @@ async def open_services(
             Expiring(sessions),
             Draining(db, clock, transport.peer, drains_due, deletions_due, scans_due, repairs_due),
             losses,
+            telling,
             *repair.workers,
             Auditing(
                 db,
@@ -265,6 +269,7 @@ async def open_services(
                 db, clock=clock, key=keys.token_key, random_bytes=random_bytes, coordinator=transport.peer
             ),
             uptimes=Uptimes(db, clock),
+            clock=clock,
             contacts=contacts,
             metrics=metrics,
             fetcher=fetcher,

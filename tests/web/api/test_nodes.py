@@ -53,3 +53,27 @@ async def test_transitions_of_nobody(api: Api) -> None:
     node = api.network.nodes[0].node
     answer = await api.http.get(f"/api/v1/nodes/{node}/transitions", params={"cursor": "LTU"})
     assert answer.status_code == 400
+
+
+async def test_how_a_node_s_proofs_have_ended(api: Api) -> None:
+    """Reputation, rounds, and failures page by page with what is needed to judge them again."""
+    node, db = api.network.nodes[0].node, api.network.services.db
+    await db.execute("insert into proof_rounds values (7, now(), now(), null)")
+    await db.execute("insert into proof_sums (round, node_id, asked, passed, failed) values (7, %s, 9, 6, 3)", [node])
+    await db.execute(
+        """insert into proof_failures
+           select gen_random_uuid(), 7, %s, gen_random_uuid(), 'bad', sha256('s'), 4, sha256('r'), 100, 1, 'no proof', now()
+           from generate_series(1, 3)""",
+        [node],
+    )
+    path = f"/api/v1/nodes/{node}/proofs"
+    first = (await api.http.get(path, params={"limit": "2"})).json()
+    assert first["reputation"]["score"] == 1.0
+    assert not first["reputation"]["vetted"]
+    assert [(each["asked"], each["failed"]) for each in first["rounds"]] == [(9, 3)]
+    second = (await api.http.get(path, params={"limit": "2", "cursor": first["next_cursor"]})).json()
+    seen = [each["challenge_id"] for each in (*first["failures"], *second["failures"])]
+    assert len(set(seen)) == 3
+    assert second["next_cursor"] is None
+    assert first["failures"][0]["seed"] == "043a718774c572bd8a25adbeb1bfcd5c0256ae11cecf9f9c3f925d0e52beaf89"
+    assert (await api.http.get("/api/v1/nodes/00000000-0000-0000-0000-000000000001/proofs")).status_code == 404

@@ -22,6 +22,7 @@ __all__ = ["Asked", "Asking"]
 
 LATE_SECONDS: Final = 0.5
 """A time-out that fires so much too late says that we were busy, not that the node was."""
+LONGEST_DETAIL: Final = 300
 GONE: Final = frozenset({RefusalCode.NOT_FOUND, RefusalCode.CORRUPT})
 
 
@@ -71,7 +72,7 @@ class Asking:
             if member is None or not self.membership.is_connected(member):
                 return Asked(challenge, replica, "offline")
             outcome, detail = await self._ask(member, replica, challenge)
-        return Asked(challenge, replica, outcome, detail)
+        return Asked(challenge, replica, outcome, _printable(detail))
 
     async def _ask(self, member: Member, replica: AskedReplica, challenge: Challenge) -> tuple[Outcome | None, str]:
         message = ProveHeld(challenge.challenge, challenge.replica, challenge.seed, challenge.difficulty)
@@ -89,6 +90,11 @@ class Asking:
                 return "timeout", "the connection ended in place of an answer"
             return "error", error.message
         return _judge(challenge, replica, answer)
+
+
+def _printable(text: str) -> str:
+    """A node's words, as a database takes them and a terminal shows them."""
+    return "".join(each if each.isprintable() else "?" for each in text[:LONGEST_DETAIL])
 
 
 def _judge(challenge: Challenge, replica: AskedReplica, answer: object) -> tuple[Outcome, str]:

@@ -22,7 +22,16 @@ from fsn.core.reputation import (
     verdict,
 )
 
-__all__ = ["Judged", "NodeProofs", "ReputationEvent", "judge_round", "list_events", "node_proofs", "reinstate"]
+__all__ = [
+    "Judged",
+    "NodeProofs",
+    "ReputationEvent",
+    "exclude",
+    "judge_round",
+    "list_events",
+    "node_proofs",
+    "start_anew",
+]
 
 _TRACKS: Final[LiteralString] = "alpha, beta, answer_alpha, answer_beta, vetting_passed, first_passed_at"
 
@@ -120,18 +129,29 @@ async def list_events(db: Pool, node: NodeId, before: int | None, limit: int) ->
     )
 
 
-async def reinstate(connection: Connection, node: NodeId, *, reason: str, at: datetime) -> None:
-    """Fresh tracks, vetting from the beginning, no suspension; within the caller's transaction, which changes the state."""
+async def start_anew(connection: Connection, node: NodeId, *, reason: str, at: datetime) -> None:
+    """Fresh tracks, vetting from the beginning, no suspension: an administrator's word. The caller changes the state."""
+    new = Reputation()
     await connection.execute(
         """update node_reputations set alpha = %s, beta = 0, answer_alpha = %s, answer_beta = 0, vetting_passed = 0,
                first_passed_at = null where node_id = %s""",
-        [Reputation().alpha, Reputation().answer_alpha, node],
+        [new.alpha, new.answer_alpha, node],
     )
     await connection.execute(
         "update nodes set reputation = 1, vetted_at = null, suspended_at = null, judged_because = null where id = %s",
         [node],
     )
-    await _note(connection, None, [Judged(node, "reinstated", 1.0, 1.0, reason)], at)
+    await _note(connection, None, [Judged(node, "reinstated", new.score, new.answering, reason)], at)
+
+
+async def exclude(connection: Connection, node: NodeId, *, reason: str, at: datetime) -> None:
+    """Put a disqualification by an administrator on record. The caller changes the state."""
+    cursor = await connection.execute(
+        "update nodes set judged_because = %s where id = %s returning reputation", [reason, node]
+    )
+    row = await cursor.fetchone()
+    if row is not None:
+        await _note(connection, None, [Judged(node, "disqualified", row[0], 1.0, reason)], at)
 
 
 async def _nodes_of(connection: Connection, number: int) -> list[_Node]:

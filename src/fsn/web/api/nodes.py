@@ -33,7 +33,7 @@ class NodeView(msgspec.Struct):
 
     `status_until` is when a declared maintenance ends, or by when a drain should be over. `uptime` is the share of the last 30 days for
     which it was there, `uptime_day` that of the last 24 hours: of the time in which a coordinator was there to hear it and it was not in
-    declared maintenance; null when there was no such time.
+    declared maintenance; null when there was no such time. `reputation` and `vetted`: see its proofs.
     """
 
     id: UUID
@@ -49,6 +49,7 @@ class NodeView(msgspec.Struct):
     chunk_count: int
     version: str
     reputation: float
+    vetted: bool
     uptime: float | None
     uptime_day: float | None
     registered_at: datetime
@@ -245,6 +246,7 @@ def _view(services: Services, record: NodeRecord, shares: UptimeShares) -> NodeV
         chunk_count=record.chunk_count,
         version=record.version,
         reputation=record.reputation,
+        vetted=record.vetted_at is not None,
         uptime=shares.month,
         uptime_day=shares.day,
         registered_at=record.registered_at,

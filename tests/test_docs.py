@@ -206,7 +206,7 @@ def misfit(line: str) -> str | None:
     words = [*PROGRAMS[program], *words]
     command: click.Command = fsn_command
     context = click.Context(command)
-    while isinstance(command, click.Group) and words:
+    while isinstance(command, click.Group) and words and not (command.invoke_without_command and words[0][0] == "-"):
         below = command.get_command(context, words.pop(0))
         if below is None:
             return "there is no such command"
@@ -235,3 +235,13 @@ def flat(table: dict[str, object], prefix: str = "") -> Iterator[tuple[str, obje
             yield from flat(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
+
+
+@pytest.mark.parametrize("name", ["docs/explanation/earnings.md", "docs/explanation/proofs-and-reputation.md"])
+def test_worked_examples_come_out_as_written(name: str) -> None:
+    """Each block of Python is run, and asserts what the page says."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        assert "assert" in block
+        exec(compile(block, name, "exec"), {})

@@ -2,7 +2,7 @@
 
 import types
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from types import SimpleNamespace
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 from uuid import UUID
@@ -152,9 +152,15 @@ def _type(kind: Any) -> str:
         return f"[{_title(kind)}](#{_title(kind).lower()})"
     if kind is FileContent:
         return "file"
-    return {str: "text", int: "integer", float: "number", bool: "boolean", UUID: "UUID", datetime: "time (RFC 3339)"}[
-        kind
-    ]
+    return {
+        str: "text",
+        int: "integer",
+        float: "number",
+        bool: "boolean",
+        UUID: "UUID",
+        datetime: "time (RFC 3339)",
+        date: "date",
+    }[kind]
 
 
 def _limits(metadata: Sequence[Any]) -> str:

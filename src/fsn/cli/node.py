@@ -13,6 +13,7 @@ import trio
 
 from fsn.cli.admin import ask, load
 from fsn.cli.again import sibling
+from fsn.cli.earnings import earnings
 from fsn.cli.exits import json_option, print_json
 from fsn.cli.leaving import counted_line, drain, drain_line, maintenance
 from fsn.cli.options import data_dir_option
@@ -57,6 +58,7 @@ node.add_command(drain)
 node.add_command(trash)
 node.add_command(scrub)
 node.add_command(maintenance)
+node.add_command(earnings)
 
 
 @node.command(

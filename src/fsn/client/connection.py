@@ -52,10 +52,19 @@ def _checked_url(url: str) -> str:
 class Connection:
     """An `httpx.AsyncClient` (HTTP/1.1) bound to one coordinator. Every error that leaves it is an FsnError.
 
-    A proxy set in the environment is used, except for a coordinator on this machine.
+    `headers` go with each request. A proxy set in the environment is used, except for a coordinator on this machine.
     """
 
-    def __init__(self, url: str, token: str | None, timeouts: Timeouts, retrying: Retrying) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str | None,
+        timeouts: Timeouts,
+        retrying: Retrying,
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self._own = dict(headers or {})
         self.url = _checked_url(url)
         self.token = token
         self.retrying = retrying
@@ -84,7 +93,7 @@ class Connection:
 
     def _headers(self, extra: Mapping[str, str] | None) -> dict[str, str]:
         authorization = {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
-        return {**authorization, **(extra or {})}
+        return {**self._own, **authorization, **(extra or {})}
 
     async def call(
         self,

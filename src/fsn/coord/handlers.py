@@ -7,7 +7,16 @@ import attrs
 from fsn.coord.membership import Membership
 from fsn.core.errors import Invalid
 from fsn.core.ids import NodeId, PeerId
-from fsn.p2p.wire.messages import Contact, Heartbeat, HeartbeatAnswer, ProofRecord, Refusal, RefusalCode, Response
+from fsn.p2p.wire.messages import (
+    Contact,
+    Earnings,
+    Heartbeat,
+    HeartbeatAnswer,
+    ProofRecord,
+    Refusal,
+    RefusalCode,
+    Response,
+)
 
 __all__ = ["NodeHandlers"]
 
@@ -19,6 +28,7 @@ class NodeHandlers:
     membership: Membership
     contacts: Callable[[], tuple[Contact, ...]]
     proofs: Callable[[NodeId], ProofRecord | None] = lambda _: None
+    earnings: Callable[[NodeId], tuple[int, Earnings] | None] = lambda _: None
 
     async def heartbeat(self, peer: PeerId, message: Heartbeat) -> Response:
         """Take a node's word on itself; tell it what it earned and which coordinators there are. Raises Invalid."""
@@ -26,11 +36,13 @@ class NodeHandlers:
         member = await self.membership.heard(peer, message)
         if member is None:
             return Refusal(RefusalCode.NOT_AUTHORISED, f"{peer} is not registered here: run `fsn node init`")
+        earned, earnings = self.earnings(member.node) or (0, None)
         return HeartbeatAnswer(
-            0,
+            earned,
             self.contacts(),
             state=self.membership.status(member.record),
             proofs=self.proofs(member.node),
+            earnings=earnings,
         )
 
 

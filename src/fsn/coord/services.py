@@ -42,6 +42,7 @@ from fsn.coord.liveness.watching import Watching
 from fsn.coord.losses import LossReports
 from fsn.coord.membership import Membership
 from fsn.coord.metrics import CoordinatorMetrics
+from fsn.coord.paying import Paying
 from fsn.coord.recording import Recorder
 from fsn.coord.registration import Registrar
 from fsn.coord.replication import Replicator
@@ -201,7 +202,7 @@ async def open_services(
         declarations = Declarations(db, membership, clock, transport.peer, drains_due, scans_due)
         dialing_back = DialingBack(db, membership, transport, clock)
         handlers: dict[type[Request], RequestHandler] = {
-            Heartbeat: NodeHandlers(membership, contacts, telling.proofs).heartbeat,
+            Heartbeat: NodeHandlers(membership, contacts, telling.proofs, telling.earnings).heartbeat,
             Declaration: declarations.declare,
             ReportLosses: LossReports(db, membership, clock).report_losses,
             DialBack: dialing_back.dial_back,
@@ -241,6 +242,7 @@ async def open_services(
         ]
         discovery: Discovery | None = None
         if in_dht is not None:
+            workers.append(Paying(db, in_dht.identity, clock))
             discovery = coordinator_discovery(
                 transport,
                 in_dht.identity,

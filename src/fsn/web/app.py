@@ -4,6 +4,7 @@ from fsn.coord.services import Services
 from fsn.runtime.metrics import Readings
 from fsn.web.api.auth import declare_auth
 from fsn.web.api.credits import declare_credits
+from fsn.web.api.earnings import declare_earnings
 from fsn.web.api.files import declare_files
 from fsn.web.api.health import declare_health
 from fsn.web.api.metrics import READINGS, declare_metrics, load_scrape_token
@@ -34,6 +35,7 @@ def coordinator_operations(
     declare_files(api, services)
     declare_nodes(api, services, addresses)
     declare_node_proofs(api, services)
+    declare_earnings(api, services)
     declare_credits(api, services)
     declare_metrics(api, services, scrape_token)
     declare_openapi(api)

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 import trio
 
+from fsn.coord.config import UploadConfig
 from fsn.coord.database.pool import Pool
 from fsn.web.app import coordinator_app, coordinator_operations
 from fsn.web.config import HttpConfig, LimitsConfig
@@ -22,6 +23,10 @@ from fsn.web.server import serve_http
 from tests.coord.network import CONFIG, Network, open_network
 
 Json = dict[str, object]
+
+
+PATIENT = attrs.evolve(CONFIG, upload=UploadConfig(store_seconds=10, chunk_seconds=30))
+"""What is tested here are answers: on a busy machine a node may take its time."""
 
 
 @attrs.frozen
@@ -82,7 +87,7 @@ class Api:
 @pytest.fixture
 async def api(pool: Pool) -> AsyncIterator[Api]:
     """The API, served over a real socket."""
-    async with open_network(pool, CONFIG, nodes=4) as network, open_api(network) as api:
+    async with open_network(pool, PATIENT, nodes=4) as network, open_api(network) as api:
         yield api
 
 

@@ -174,6 +174,7 @@ create table node_days (
     counted_seconds integer not null,
     present smallint[],
     counted smallint[],
+    stated boolean not null default false,
     constraint node_days_pkey PRIMARY KEY (node_id, day),
     constraint node_days_check CHECK (((present_seconds >= 0) AND (present_seconds <= counted_seconds))),
     constraint node_days_counted_check CHECK ((cardinality(counted) = 96)),
@@ -206,6 +207,37 @@ create table node_reputations (
     offline bigint not null default 0,
     constraint node_reputations_pkey PRIMARY KEY (node_id),
     constraint node_reputations_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
+);
+
+create table node_statements (
+    node_id uuid not null,
+    day date not null,
+    age_days integer not null,
+    byte_seconds numeric(38,0) not null,
+    present_seconds integer not null,
+    counted_seconds integer not null,
+    asked integer not null,
+    missed integer not null,
+    failed integer not null,
+    rounds smallint not null,
+    unproved smallint not null,
+    tariff integer not null,
+    reward bigint not null,
+    earned bigint not null,
+    held bigint not null,
+    previous bytea not null,
+    hash bytea not null,
+    coordinator text not null,
+    signature bytea not null,
+    made_at timestamp with time zone not null,
+    constraint node_statements_pkey PRIMARY KEY (node_id, day),
+    constraint node_statements_check CHECK (((held >= 0) AND (held <= earned))),
+    constraint node_statements_earned_check CHECK ((earned >= 0)),
+    constraint node_statements_hash_check CHECK ((octet_length(hash) = 32)),
+    constraint node_statements_previous_check CHECK ((octet_length(previous) = 32)),
+    constraint node_statements_signature_check CHECK ((octet_length(signature) = 64)),
+    constraint node_statements_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id),
+    constraint node_statements_tariff_fkey FOREIGN KEY (tariff) REFERENCES tariffs(version)
 );
 
 create table node_transitions (
@@ -257,6 +289,19 @@ create table nodes (
     constraint nodes_public_key_check CHECK ((octet_length(public_key) = 32)),
     constraint nodes_operator_id_fkey FOREIGN KEY (operator_id) REFERENCES users(id)
 ) with (fillfactor=50);
+
+create table payout_requests (
+    id uuid not null,
+    node_id uuid not null,
+    amount bigint not null,
+    status text not null default 'pending'::text,
+    destination text not null,
+    at timestamp with time zone not null,
+    constraint payout_requests_pkey PRIMARY KEY (id),
+    constraint payout_requests_amount_check CHECK ((amount > 0)),
+    constraint payout_requests_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'paid'::text, 'refused'::text]))),
+    constraint payout_requests_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
+);
 
 create table proof_failures (
     challenge_id uuid not null,
@@ -439,6 +484,18 @@ create table schema_migration (
     constraint schema_migration_pkey PRIMARY KEY (version)
 );
 
+create table tariffs (
+    version integer not null,
+    valid_from timestamp with time zone not null,
+    node_reward bigint not null,
+    created_at timestamp with time zone not null default now(),
+    reason text not null,
+    constraint tariffs_pkey PRIMARY KEY (version),
+    constraint tariffs_valid_from_key UNIQUE (valid_from),
+    constraint tariffs_node_reward_check CHECK ((node_reward >= 0)),
+    constraint tariffs_version_check CHECK ((version >= 1))
+);
+
 create table uploads (
     id uuid not null,
     file_id uuid not null,
@@ -479,6 +536,8 @@ CREATE INDEX ledger_entry_of_account ON public.ledger_entry USING btree (account
 
 CREATE INDEX node_days_by_day ON public.node_days USING btree (day);
 
+CREATE INDEX node_days_unstated ON public.node_days USING btree (day, node_id) WHERE (NOT stated);
+
 CREATE INDEX node_presences_of_node ON public.node_presences USING btree (node_id, ended_at);
 
 CREATE UNIQUE INDEX node_presences_open ON public.node_presences USING btree (coordinator, node_id) WHERE (ended_at IS NULL);
@@ -496,6 +555,8 @@ CREATE INDEX nodes_misjudged ON public.nodes USING btree (id) WHERE (((status = 
 CREATE INDEX nodes_silent ON public.nodes USING btree (id) WHERE ((absent_since IS NOT NULL) AND (status = ANY (ARRAY['online'::node_status, 'offline'::node_status, 'draining'::node_status])));
 
 CREATE INDEX nodes_unfolded ON public.nodes USING btree (unfolded_from);
+
+CREATE INDEX payout_requests_of_node ON public.payout_requests USING btree (node_id, at);
 
 CREATE INDEX proof_failures_by_time ON public.proof_failures USING btree (at);
 

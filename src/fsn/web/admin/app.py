@@ -17,7 +17,7 @@ from fsn.core.ids import ReplicaId, parse_uuid
 from fsn.node.chunkstore.base import StoredChunk
 from fsn.node.services import NodeServices
 from fsn.runtime.metrics import Readings
-from fsn.web.admin.credit import EarningsStatus, ProofsStatus, told_of
+from fsn.web.admin.credit import EarningsStatus, EarningsView, ProofsStatus, told_of
 from fsn.web.admin.metrics import METRICS_TYPE, READINGS
 from fsn.web.admin.standing import Counted, counted_of, declare_standing
 from fsn.web.admin.upkeep import Scrub, declare_upkeep, scrub_of
@@ -188,6 +188,11 @@ def _operations(node: NodeServices, token: str = "") -> Operations:
     )
     async def list_chunks(query: PageQuery) -> ChunkPage:
         return await chunk_page(node, query)
+
+    @operations.operation("GET", "/earnings", summary="What coordinators have told of its pay", ok=(200, EarningsView))
+    async def get_earnings() -> EarningsView:
+        earned = max((link.earned_micro_credits for link in node.reporting.links), default=0)
+        return EarningsView(earned, told_of(node.reporting)[1])
 
     @operations.operation("GET", "/metrics", summary="For Prometheus", produces="text/plain")
     async def get_metrics() -> Response:

@@ -5,7 +5,7 @@ import msgspec
 from fsn.node.reporting import Reporting
 from fsn.p2p.wire.messages import Earnings, ProofRecord
 
-__all__ = ["EarningsStatus", "ProofsStatus", "told_of"]
+__all__ = ["EarningsStatus", "EarningsView", "ProofsStatus", "told_of"]
 
 
 class ProofsStatus(msgspec.Struct, frozen=True):
@@ -30,6 +30,13 @@ class EarningsStatus(msgspec.Struct, frozen=True):
     balance_micro_credits: int
     pending_micro_credits: int
     held_micro_credits: int
+
+
+class EarningsView(msgspec.Struct, frozen=True):
+    """All that was earned, in millionths of a credit, and more about it; null until a coordinator has told."""
+
+    earned_micro_credits: int
+    told: EarningsStatus | None
 
 
 def told_of(reporting: Reporting) -> tuple[ProofsStatus | None, EarningsStatus | None]:

@@ -5,6 +5,7 @@ from typing import Annotated
 import msgspec
 
 from fsn.coord.database import ledger
+from fsn.coord.database.statements import NodeMoney, money_of
 from fsn.coord.services import Services
 from fsn.core.chunking import MAX_FILE_BYTES
 from fsn.core.errors import Unavailable
@@ -33,12 +34,14 @@ class QuoteView(msgspec.Struct):
 
 
 class BalanceView(msgspec.Struct, omit_defaults=True):
-    """A user's or a node's balance; `earned` and `pending` are a node's."""
+    """A user's or a node's balance; `earned` (in all), `pending` (payouts asked for) and `held` (held back)
+    are a node's."""
 
     balance: str
     balance_micro_credits: int
     earned: str | None = None
     pending: str | None = None
+    held: str | None = None
 
 
 def declare_credits(api: Operations, services: Services) -> None:
@@ -51,8 +54,7 @@ def declare_credits(api: Operations, services: Services) -> None:
     async def balance() -> BalanceView:
         """A user sends the bearer token, a node its `X-API-Key`."""
         if (node := asking_node()) is not None:
-            amount, zero = await ledger.balance(services.db, "node", node.id), format_credits(MicroCredits(0))
-            return BalanceView(format_credits(amount), amount, earned=format_credits(amount), pending=zero)
+            return _node_balance((await money_of(services.db, [node.id]))[node.id])
         amount = await ledger.balance(services.db, "user", asking_user())
         return BalanceView(format_credits(amount), amount)
 
@@ -65,3 +67,10 @@ def declare_credits(api: Operations, services: Services) -> None:
         cost = services.admission.cost(query.size_bytes, query.replicas)
         replicas = services.admission.replicas(query.replicas)
         return QuoteView(query.size_bytes, replicas, format_credits(cost), cost)
+
+
+def _node_balance(money: NodeMoney) -> BalanceView:
+    earned, pending, held = (format_credits(MicroCredits(each)) for each in (money.earned, money.pending, money.held))
+    return BalanceView(
+        format_credits(MicroCredits(money.balance)), money.balance, earned=earned, pending=pending, held=held
+    )

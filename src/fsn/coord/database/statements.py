@@ -1,0 +1,377 @@
+"""Nodes' statements in the catalogue: the days that are due, their inputs, and the one transaction in which they are posted.
+
+A node has two accounts: its own, and `<node>/held` for what is held back.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+import attrs
+
+from fsn.coord.database.base import Connection
+from fsn.coord.database.pool import Pool
+from fsn.core.economics import FIRST_HASH, DayInputs, Line, Statement, daily_statement
+from fsn.core.errors import InsufficientCredits
+from fsn.core.ids import NodeId, PeerId
+from fsn.core.units import MicroCredits, format_credits
+
+__all__ = [
+    "NodeMoney",
+    "SignedStatement",
+    "Tariff",
+    "add_tariff",
+    "days_due",
+    "last_hashes",
+    "list_payouts",
+    "list_statements",
+    "list_tariffs",
+    "money_of",
+    "post_statements",
+    "request_payout",
+    "return_held",
+    "today_so_far",
+]
+
+EPOCH: Final = date(1970, 1, 1)
+
+
+@attrs.frozen
+class SignedStatement:
+    """A statement with its place in the node's chain. `signature` (64 bytes, Ed25519) is `coordinator`'s of `hash`."""
+
+    statement: Statement
+    previous: bytes
+    hash: bytes
+    coordinator: PeerId
+    signature: bytes
+
+    @property
+    def day(self) -> date:
+        """The day (UTC) that it pays."""
+        return EPOCH + timedelta(days=self.statement.inputs.day)
+
+
+@attrs.frozen
+class NodeMoney:
+    """In micro-credits: all that was earned, what may be paid out, payouts under way, what is held back."""
+
+    earned: int = 0
+    balance: int = 0
+    pending: int = 0
+    held: int = 0
+
+
+@attrs.frozen
+class Tariff:
+    """What a GB-month of sealed bytes earns a node, in micro-credits, on the days that begin from `valid_from` on."""
+
+    version: int
+    valid_from: datetime
+    node_reward: int
+    reason: str
+
+
+# --- tariffs
+
+
+async def list_tariffs(db: Pool) -> Sequence[Tariff]:
+    """All of them, in the order in which they come into force."""
+    return await db.fetch_all(
+        "select version, valid_from, node_reward, reason from tariffs order by valid_from", row=Tariff
+    )
+
+
+async def add_tariff(db: Pool, *, valid_from: datetime, node_reward: int, reason: str) -> Tariff | None:
+    """Decide on another reward from a moment on; None when one from that moment, or a later one, is there already."""
+    return await db.fetch_one(
+        """insert into tariffs (version, valid_from, node_reward, reason)
+           select max(version) + 1, %(from)s, %(reward)s, %(reason)s from tariffs having max(valid_from) < %(from)s
+           returning version, valid_from, node_reward, reason""",
+        {"from": valid_from, "reward": node_reward, "reason": reason},
+        row=Tariff,
+    )
+
+
+# --- statements
+
+
+async def days_due(db: Pool, limit: int) -> list[DayInputs]:
+    """The inputs of up to `limit` days that are over and have no statement yet, the oldest day first, one day of each node.
+
+    A day is over when its uptime has been folded away (after two more days) and its rounds of proofs are judged.
+    """
+    rows = await db.fetch_all(
+        """with due as (
+               select distinct on (d.node_id) d.node_id, d.day, d.present_seconds, d.counted_seconds from (
+                   select * from node_days where not stated order by day, node_id limit %(limit)s) d
+               order by d.node_id, d.day),
+           edges as (select day, day::timestamp at time zone 'UTC' as begins, (day + 1)::timestamp at time zone 'UTC' as ends
+                     from (select distinct day from due) x),
+           rounds as (
+               select e.day, count(r.round) as rounds, count(r.suspicion) as unproved,
+                      bool_and(r.round is null or r.judged_at is not null) as judged
+               from edges e left join proof_rounds r on r.begins_at >= e.begins and r.begins_at < e.ends group by e.day)
+           select d.node_id, d.day, greatest(d.day - (n.registered_at at time zone 'UTC')::date, 0), coalesce(a.byte_seconds, 0),
+                  d.present_seconds, d.counted_seconds, coalesce(p.asked, 0), coalesce(p.missed, 0), coalesce(p.failed, 0),
+                  r.rounds, r.unproved, t.version, t.node_reward
+           from due d join nodes n on n.id = d.node_id join edges e on e.day = d.day join rounds r on r.day = d.day
+               cross join lateral (select version, node_reward from tariffs where valid_from <= e.begins order by valid_from desc limit 1) t
+               left join agreed_bytes a on a.node_id = d.node_id and a.day = d.day
+               left join lateral (
+                   select sum(s.asked) as asked, sum(s.missed) as missed, sum(s.failed) as failed
+                   from proof_sums s join proof_rounds o on o.round = s.round and o.suspicion is null
+                   where s.node_id = d.node_id and o.begins_at >= e.begins and o.begins_at < e.ends) p on true
+           where r.judged""",
+        {"limit": limit},
+    )
+    return [_inputs(row) for row in rows]
+
+
+async def last_hashes(db: Pool, nodes: Sequence[NodeId]) -> Mapping[NodeId, bytes]:
+    """The hash of each node's last statement; of the others that of none."""
+    rows = await db.fetch_all(
+        """select n.id, s.hash from unnest(%s::uuid[]) as n (id) cross join lateral (
+               select hash from node_statements where node_id = n.id order by day desc limit 1) s""",
+        [list(nodes)],
+    )
+    return {**dict.fromkeys(nodes, FIRST_HASH), **{NodeId(node): bytes(found) for node, found in rows}}
+
+
+async def post_statements(db: Pool, signed: Sequence[SignedStatement], at: datetime) -> int:
+    """Write statements (one a node at most) and book them, each once, in one transaction; how many were new.
+
+    One that is there already, or whose chain has gone on meanwhile (another coordinator was faster), is passed over.
+    """
+    async with db.transaction() as connection:
+        # One poster at a time: they would only do each other's work.
+        await connection.execute("select pg_advisory_xact_lock(hashtext('fsn statements'))")
+        new = await _insert(connection, signed, at)
+        if new:
+            await _book(connection, [each for each in signed if each.statement.inputs.node in new], at)
+    return len(new)
+
+
+async def list_statements(db: Pool, node: NodeId, after: date | None, limit: int) -> list[SignedStatement]:
+    """Up to `limit` statements of a node, the oldest first, those of days after `after` only."""
+    rows = await db.fetch_all(
+        """select node_id, day, age_days, byte_seconds, present_seconds, counted_seconds, asked, missed, failed, rounds, unproved, tariff,
+                  reward, earned, held, previous, hash, coordinator, signature
+           from node_statements where node_id = %s and day > %s order by day limit %s""",
+        [node, after or date.min, limit],
+    )
+    return [_signed(row) for row in rows]
+
+
+# --- money
+
+
+async def money_of(db: Pool, nodes: Sequence[NodeId]) -> Mapping[NodeId, NodeMoney]:
+    """Of each node; all zero where nothing was posted yet."""
+    rows = await db.fetch_all(
+        """select n.id, coalesce(s.earned, 0), coalesce(a.balance, 0), coalesce(p.pending, 0), coalesce(h.balance, 0)
+           from unnest(%s::uuid[]) as n (id)
+               left join lateral (select sum(earned) as earned from node_statements where node_id = n.id) s on true
+               left join ledger_account a on a.kind = 'node' and a.owner = n.id::text
+               left join ledger_account h on h.kind = 'node' and h.owner = n.id::text || '/held'
+               left join lateral (select sum(amount) as pending from payout_requests
+                                  where node_id = n.id and status = 'pending') p on true""",
+        [list(nodes)],
+    )
+    return {NodeId(row[0]): NodeMoney(*(int(each) for each in row[1:])) for row in rows}
+
+
+async def return_held(db: Pool, registered_before: datetime, day: date, at: datetime) -> int:
+    """Pay out what is held back from nodes that have left in order or were registered so long ago, and take it from those that are
+    disqualified; of how many nodes. Again on the same day is harmless."""
+    rows = await db.fetch_all(
+        """select h.id, h.balance, n.id, n.status = 'disqualified', a.id
+           from ledger_account h join nodes n on h.owner = n.id::text || '/held'
+               join ledger_account a on a.kind = 'node' and a.owner = n.id::text
+           where h.kind = 'node' and h.balance > 0
+               and (n.status in ('left', 'disqualified') or n.registered_at < %s)
+               and not exists (select from node_days d where d.node_id = n.id and not d.stated)
+           limit 1000""",
+        [registered_before],
+    )
+    for held, balance, node, is_taken, account in rows:
+        async with db.transaction() as connection:
+            cursor = await connection.execute(
+                "select id from ledger_account where kind = 'system' and owner = 'rewards'"
+            )
+            (rewards,) = await cursor.fetchone()
+            kind = "held_taken" if is_taken else "held_returned"
+            await connection.execute(
+                "select ledger_post(%s, %s, %s, %s::bigint[], %s::bigint[])",
+                [kind, f"{kind}:{node}:{day}", at, [held, rewards if is_taken else account], [-balance, balance]],
+            )
+    return len(rows)
+
+
+async def request_payout(db: Pool, request: UUID, node: NodeId, amount: int, destination: str, at: datetime) -> bool:
+    """Record that a node wants `amount` micro-credits paid out; its balance falls by it at once. False when `request` was made before.
+
+    Raises InsufficientCredits when the balance is lower.
+    """
+    async with db.transaction() as connection:
+        cursor = await connection.execute(
+            """insert into payout_requests (id, node_id, amount, destination, at) values (%s, %s, %s, %s, %s) on conflict do nothing
+               returning id""",
+            [request, node, amount, destination, at],
+        )
+        if await cursor.fetchone() is None:
+            return False
+        cursor = await connection.execute(
+            """select a.id, a.balance, p.id from ledger_account p left join ledger_account a on a.kind = 'node' and a.owner = %s
+               where p.kind = 'system' and p.owner = 'payouts' for no key update of p""",
+            [str(node)],
+        )
+        account, balance, payouts = await cursor.fetchone()
+        if account is None or balance < amount:
+            raise InsufficientCredits(
+                f"a payout of {format_credits(MicroCredits(amount))} credits is wanted, the balance is"
+                f" {format_credits(MicroCredits(balance or 0))}"
+            )
+        await connection.execute(
+            "select ledger_post('payout', %s, %s, %s::bigint[], %s::bigint[])",
+            [f"payout:{request}", at, [account, payouts], [-amount, amount]],
+        )
+    return True
+
+
+async def list_payouts(db: Pool, node: NodeId) -> Sequence[tuple[UUID, int, str, str, datetime]]:
+    """The last hundred that the node asked for, the newest first: id, micro-credits, status, destination, when."""
+    rows = await db.fetch_all(
+        "select id, amount, status, destination, at from payout_requests where node_id = %s order by at desc, id limit 100",
+        [node],
+    )
+    return [(row[0], row[1], row[2], row[3], row[4]) for row in rows]
+
+
+async def today_so_far(db: Pool, nodes: Sequence[NodeId], now: datetime) -> Mapping[NodeId, DayInputs]:
+    """What today's pay would follow from if it ended now: the bytes of the last agreement, the proofs so far, and full uptime."""
+    today = now.astimezone(UTC).date()
+    midnight = datetime(today.year, today.month, today.day, tzinfo=UTC)
+    seconds = int((now - midnight).total_seconds())
+    rows = await db.fetch_all(
+        """select n.id, greatest(%(today)s - (n.registered_at at time zone 'UTC')::date, 0), coalesce(r.agreed_bytes, 0),
+                  coalesce(p.asked, 0), coalesce(p.missed, 0), coalesce(p.failed, 0), o.rounds, o.unproved, t.version, t.node_reward
+           from nodes n left join reconciliations r on r.node_id = n.id
+               cross join (select count(*) as rounds, count(suspicion) as unproved from proof_rounds where begins_at >= %(midnight)s) o
+               cross join lateral (select version, node_reward from tariffs where valid_from <= %(midnight)s
+                                   order by valid_from desc limit 1) t
+               left join lateral (
+                   select sum(s.asked) as asked, sum(s.missed) as missed, sum(s.failed) as failed
+                   from proof_rounds o join proof_sums s on s.round = o.round and s.node_id = n.id
+                   where o.suspicion is null and o.begins_at >= %(midnight)s) p on true
+           where n.id = any (%(nodes)s::uuid[])""",
+        {"nodes": list(nodes), "today": today, "midnight": midnight},
+    )
+    day = (today - EPOCH).days
+    return {
+        NodeId(row[0]): DayInputs(
+            NodeId(row[0]), day, row[1], row[2] * seconds, seconds, seconds, *(int(each) for each in row[3:])
+        )
+        for row in rows
+    }
+
+
+# --- inside
+
+
+def _inputs(row: Sequence[object]) -> DayInputs:
+    node, day, *numbers = row
+    return DayInputs(NodeId(node), (day - EPOCH).days, *(int(each) for each in numbers))  # type: ignore[operator,arg-type,call-overload]
+
+
+def _signed(row: Sequence[object]) -> SignedStatement:
+    """As it is written: who checks it computes it anew."""
+    inputs = _inputs(row[:13])
+    earned, held, previous, found, coordinator, signature = row[13:]
+    lines: tuple[Line, ...] = daily_statement(inputs).lines
+    statement = Statement(inputs, lines, earned, held)  # type: ignore[arg-type]
+    return SignedStatement(statement, bytes(previous), bytes(found), PeerId(str(coordinator)), bytes(signature))  # type: ignore[call-overload]
+
+
+async def _insert(connection: Connection, signed: Sequence[SignedStatement], at: datetime) -> set[NodeId]:
+    inputs = [each.statement.inputs for each in signed]
+    cursor = await connection.execute(
+        """with new as (
+               insert into node_statements
+               select s.node, s.day, s.age_days, s.byte_seconds, s.present, s.counted, s.asked, s.missed, s.failed, s.rounds, s.unproved,
+                      s.tariff, s.reward, s.earned, s.held, s.previous, s.hash, s.coordinator, s.signature, %(at)s
+               from unnest(%(node)s::uuid[], %(date)s::date[], %(age_days)s::int[], %(byte_seconds)s::numeric[], %(present)s::int[],
+                           %(counted)s::int[], %(asked)s::int[], %(missed)s::int[], %(failed)s::int[], %(rounds)s::smallint[],
+                           %(unproved)s::smallint[], %(tariff)s::int[], %(reward)s::bigint[], %(earned)s::bigint[], %(held)s::bigint[],
+                           %(previous)s::bytea[], %(hash)s::bytea[], %(coordinator)s::text[], %(signature)s::bytea[])
+                   as s (node, day, age_days, byte_seconds, present, counted, asked, missed, failed, rounds, unproved, tariff, reward,
+                         earned, held, previous, hash, coordinator, signature)
+               where s.previous = coalesce((select hash from node_statements b where b.node_id = s.node order by day desc limit 1),
+                                           decode(repeat('00', 32), 'hex'))
+               on conflict do nothing returning node_id, day),
+           done as (update node_days d set stated = true from new where d.node_id = new.node_id and d.day = new.day)
+           select node_id from new""",
+        {
+            **{
+                name: [getattr(each, name) for each in inputs] for name in attrs.fields_dict(DayInputs) if name != "day"
+            },
+            "date": [each.day for each in signed],
+            "earned": [each.statement.earned for each in signed],
+            "held": [each.statement.held for each in signed],
+            "previous": [each.previous for each in signed],
+            "hash": [each.hash for each in signed],
+            "coordinator": [each.coordinator for each in signed],
+            "signature": [each.signature for each in signed],
+            "at": at,
+        },
+    )
+    return {NodeId(row[0]) for row in await cursor.fetchall()}
+
+
+async def _book(connection: Connection, signed: Sequence[SignedStatement], at: datetime) -> None:
+    """As `ledger_post` does it, for all of them in a few statements: the same locks in the same order, the same rows."""
+    paying = [each for each in signed if each.statement.earned]
+    if not paying:
+        return
+    nodes = [str(each.statement.inputs.node) for each in paying]
+    given = {
+        "nodes": nodes,
+        "refs": [f"statement:{each.statement.inputs.node}:{each.day}" for each in paying],
+        "free": [each.statement.earned - each.statement.held for each in paying],
+        "held": [each.statement.held for each in paying],
+        "at": at,
+    }
+    await connection.execute(
+        """insert into ledger_account (kind, owner) select 'node', unnest(%(nodes)s::text[]) on conflict do nothing""",
+        given,
+    )
+    await connection.execute(
+        """insert into ledger_account (kind, owner)
+           select 'node', n.node || '/held' from unnest(%(nodes)s::text[], %(held)s::bigint[]) as n (node, held) where n.held > 0
+           on conflict do nothing""",
+        given,
+    )
+    await connection.execute(
+        """select 1 from ledger_account where kind = 'node'
+               and owner in (select unnest(%(nodes)s::text[]) union all select unnest(%(nodes)s::text[]) || '/held')
+           order by id for no key update""",
+        given,
+    )
+    await connection.execute(
+        """with s as (select * from unnest(%(nodes)s::text[], %(refs)s::text[], %(free)s::bigint[], %(held)s::bigint[])
+                          as s (node, ref, free, held)),
+           t as (insert into ledger_tx (kind, ref, at) select 'statement', ref, %(at)s from s returning id, ref),
+           e as (
+               select t.id as tx, a.id as account, s.free as amount from s join t using (ref)
+                   join ledger_account a on a.kind = 'node' and a.owner = s.node where s.free > 0
+               union all
+               select t.id, a.id, s.held from s join t using (ref)
+                   join ledger_account a on a.kind = 'node' and a.owner = s.node || '/held' where s.held > 0
+               union all
+               select t.id, a.id, -(s.free + s.held) from s join t using (ref)
+                   join ledger_account a on a.kind = 'system' and a.owner = 'rewards'),
+           noted as (insert into ledger_entry (tx, account, amount) select tx, account, amount from e)
+           update ledger_account l set balance = l.balance + e.amount from e where l.id = e.account and l.kind = 'node'""",
+        given,
+    )

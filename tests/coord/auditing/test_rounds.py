@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from secrets import token_bytes
 from typing import LiteralString
+from uuid import UUID
 
 import attrs
 import pytest
@@ -13,8 +14,10 @@ import trio.testing
 from fsn.coord.auditing.asking import Asking
 from fsn.coord.auditing.rounds import Auditing
 from fsn.coord.config import AuditConfig
+from fsn.coord.database import proofs
 from fsn.coord.database.node_states import change_status
 from fsn.coord.database.pool import Pool
+from fsn.coord.database.proofs import Sums, Written
 from fsn.core.ids import PeerId, ReplicaId
 from fsn.core.proofs import network_id
 from fsn.p2p.client import Requester, open_requester
@@ -298,3 +301,81 @@ def _silence(member: Member, *, times: int = 10**9) -> None:
         return await retrieve(replica, offset, length)
 
     member.store.retrieve = slow  # type: ignore[method-assign]
+
+
+async def test_a_node_that_is_silent_for_longer_than_a_lease_costs_nobody_the_part(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else two coordinators would take it from each other for ever."""
+    monkeypatch.setattr("fsn.coord.auditing.rounds.LEASE", timedelta(seconds=0.6))
+    for member in stage.network.nodes:
+        _silence(member)
+    stage.clock.now += ROUND - timedelta(minutes=1)
+    kept: list[object] = []
+
+    async def look() -> None:
+        while not kept:
+            await trio.sleep(0.1)
+            stage.clock.now += timedelta(seconds=0.1)
+            kept.extend(
+                await stage.rows(
+                    "select 1 from proof_parts where leased_by = 'another' and done_at is null and leased_until > %s",
+                    START + 2 * ROUND - timedelta(seconds=59.2),  # the first lease ends before
+                )
+            )
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(look)
+        await stage.worker.step()
+    assert kept
+    assert await stage.rows("select sum(timeouts) > 0 from proof_sums") == [(True,)]
+
+
+async def test_a_repeated_challenge_ends_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second coordinator that comes too late with the same endings writes nothing."""
+    monkeypatch.setattr("fsn.coord.auditing.rounds.is_suspicious", lambda *_: False)
+    slow = stage.network.nodes[2]
+    _silence(slow, times=CHUNKS)
+    await stage.whole_round()
+    ids = [UUID(str(row[0])) for row in await stage.rows("select challenge_id from proof_retries order by 1")]
+    assert slow.node is not None
+    number = int(stage.clock.now.timestamp() // ROUND.total_seconds())
+    written = Written({slow.node: Sums(asked=CHUNKS, passed=CHUNKS)})
+    before = await stage.sums(slow)
+    assert await proofs.add_endings(stage.db, number, ids, written, at=stage.clock.now)
+    after = await stage.sums(slow)
+    assert not await proofs.add_endings(stage.db, number, ids, written, at=stage.clock.now)
+    assert await stage.sums(slow) == after != before
+
+
+async def test_a_suspicious_round_stays_so(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nodes that answer in its second half take nothing back: what was silent in the first is not asked again."""
+    for member in stage.network.nodes[:2]:
+        _silence(member)
+    stage.clock.now += ROUND - timedelta(minutes=30)
+    await stage.work()
+    await stage.tries()
+    assert await stage.rows("select count(*) from proof_rounds where suspicion is not null") == [(1,)]
+    monkeypatch.setattr("fsn.coord.auditing.rounds.is_suspicious", lambda *_: False)
+    await stage.whole_round()
+    assert await stage.lost() == {}
+    suspicious = await stage.rows("select round from proof_rounds where suspicion is not null")
+    assert await stage.rows("select count(*) from proof_retries where round = %s", suspicious[0][0]) == [(0,)]
+
+
+async def test_what_is_old_is_deleted(stage: Stage) -> None:
+    """Parts after a week, all else of a round after keep_days; rounds that are not judged stay."""
+    cheat = stage.network.nodes[0]
+    await cheat.store.delete(await cheat.replicas())
+    for _ in range(3):
+        await stage.whole_round()
+    now = stage.clock.now
+    while await proofs.forget_rounds(stage.db, now - timedelta(days=400), now + timedelta(seconds=1), 3):
+        pass
+    assert await stage.rows("select count(distinct round) from proof_parts") == [(1,)]  # the one under way
+    assert await stage.rows("select count(*) from proof_failures") == [(CHUNKS,)]
+    later = now + timedelta(seconds=1)
+    while await proofs.forget_rounds(stage.db, later, later, 3):
+        pass
+    assert await stage.rows("select count(*) from proof_failures") == [(0,)]
+    assert await stage.rows("select count(*), count(judged_at) from proof_rounds") == [(1, 0)]

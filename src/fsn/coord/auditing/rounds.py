@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -31,6 +32,7 @@ from fsn.core.audit import (
     part_order,
     slots_of,
 )
+from fsn.core.errors import Unavailable
 from fsn.core.ids import NodeId, PeerId
 from fsn.core.proofs import Challenge
 from fsn.runtime.clock import Clock
@@ -49,6 +51,8 @@ RETRIES_AT_ONCE: Final = 256
 FORGET_RETRIES_AFTER: Final = timedelta(days=7)
 FORGET_ROWS: Final = 5000
 FORGET_SECONDS: Final = 600.0
+KEEP_PARTS: Final = timedelta(days=7)
+"""Of a round that is judged, to see who did what."""
 _SECRET: Final = b"fsn-audit-order-v1"
 
 
@@ -83,12 +87,14 @@ class Auditing:
     _forget_at: float = attrs.field(default=0.0, init=False)
 
     async def step(self) -> Rest | None:
-        """Whatever is due first."""
+        """Some of all that is due."""
         if not self.config.enabled or not self.is_settled():
             return Rest(LOOK_SECONDS)
         now = self.clock()
         current = await self._current(now)
-        if await self._do_parts(current, now) or await self._do_retries(current, now) or await self._judge(now):
+        # Each in turn: parts that never come to an end must not keep the rest waiting.
+        worked = [await self._do_parts(current, now), await self._do_retries(current, now), await self._judge(now)]
+        if any(worked):
             return None
         await self._forget(now)
         return Rest(min(LOOK_SECONDS, self.config.round.total_seconds() / PARTS))
@@ -137,7 +143,8 @@ class Auditing:
         collected = Collected(current.number)
         for slots in _pages(parts, current.slots_a_page):
             replicas = await proofs.replicas_in_slots(self.db, slots, current.sampled, self._begin_of(current.number))
-            for asked in await self._ask((each, self.asking.new_challenge(each)) for each in replicas):
+            challenges = ((each, self.asking.new_challenge(each)) for each in replicas)
+            for asked in await self._ask_leased(current.number, parts, challenges):
                 collected.add(asked, tries=1)
             if not await proofs.extend_parts(self.db, current.number, parts, self.by, self.clock() + LEASE):
                 return True
@@ -150,6 +157,23 @@ class Auditing:
         ):
             self._count(written)
         return True
+
+    async def _ask_leased(
+        self, number: int, parts: Sequence[int], challenges: Iterable[tuple[AskedReplica, Challenge]]
+    ) -> list[Asked]:
+        """Ask, and keep the parts meanwhile: a node that is silent for all of its challenges takes longer than a lease."""
+
+        async def keep() -> None:
+            while True:
+                await trio.sleep(LEASE.total_seconds() / 3)
+                with suppress(Unavailable):  # who comes back in time has lost nothing
+                    await proofs.extend_parts(self.db, number, parts, self.by, self.clock() + LEASE)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep)
+            ended = await self._ask(challenges)
+            nursery.cancel_scope.cancel()
+        return ended
 
     async def _ask(self, challenges: Iterable[tuple[AskedReplica, Challenge]]) -> list[Asked]:
         ended: list[Asked] = []
@@ -215,6 +239,9 @@ class Auditing:
 
     async def _suspects(self, number: int) -> bool:
         """Whether so many nodes did not answer in that round that it is rather us; said so in the catalogue then."""
+        if await proofs.suspicious_before(self.db, number + 1, 1):
+            await proofs.drop_retries(self.db, number)
+            return True
         before = await proofs.suspicious_before(self.db, number, ROUNDS_RUNNING)
         found = await proofs.turnouts(self.db, number)
         if not is_suspicious(found.values(), before):
@@ -223,6 +250,7 @@ class Auditing:
         why = f"{silent} of {len(found)} nodes did not answer in time: the coordinators suspect themselves"
         if await proofs.suspect(self.db, number, why):
             log.error("proof_round_suspicious", round=number, silent=silent, asked=len(found))
+        await proofs.drop_retries(self.db, number)
         return True
 
     async def _judge(self, now: datetime) -> bool:
@@ -239,7 +267,8 @@ class Auditing:
     async def _forget(self, now: datetime) -> None:
         if trio.current_time() >= self._forget_at:
             await proofs.forget_retries(self.db, now - FORGET_RETRIES_AFTER)
-            count = await proofs.forget_rounds(self.db, now - timedelta(days=self.config.keep_days), FORGET_ROWS)
+            before = now - timedelta(days=self.config.keep_days)
+            count = await proofs.forget_rounds(self.db, before, now - KEEP_PARTS, FORGET_ROWS)
             if not count:
                 self._forget_at = trio.current_time() + FORGET_SECONDS
 

@@ -6,6 +6,7 @@ Rows are locked in this order: proof_rounds, proof_parts, proof_sums, then as fo
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from typing import Final
 from uuid import UUID
 
 import attrs
@@ -26,6 +27,7 @@ __all__ = [
     "add_endings",
     "claim_parts",
     "claim_retries",
+    "drop_retries",
     "extend_parts",
     "forget_retries",
     "forget_rounds",
@@ -39,6 +41,8 @@ __all__ = [
     "unjudged_rounds",
     "write_parts",
 ]
+
+ROUNDS_AT_ONCE: Final = 16
 
 
 @attrs.frozen
@@ -252,13 +256,18 @@ async def postpone_retries(db: Pool, due: Mapping[UUID, datetime], *, tried: boo
 async def add_endings(db: Pool, number: int, ended: Sequence[UUID], written: Written, *, at: datetime) -> bool:
     """Repeated challenges have ended: they count in round `number`, or in the next that is not judged, once.
 
-    False, and nothing is written, when there is no such round yet: they are asked again.
+    False, and nothing is written, when there is no such round yet, or one of them is no more (ended by another coordinator, its file
+    deleted): those that are left are asked again.
     """
     with suppress(_NotOurs):
         async with db.transaction() as connection:
             number = await _unjudged(connection, number)
             await _write(connection, number, written, at, at)
-            await connection.execute("delete from proof_retries where challenge_id = any (%s::uuid[])", [sorted(ended)])
+            cursor = await connection.execute(
+                "delete from proof_retries where challenge_id = any (%s::uuid[])", [sorted(ended)]
+            )
+            if cursor.rowcount != len(ended):
+                raise _NotOurs
         return True
     return False
 
@@ -299,13 +308,18 @@ async def suspicious_before(db: Pool, number: int, most: int) -> int:
 
 
 async def suspect(db: Pool, number: int, why: str) -> bool:
-    """Blame nobody for what is not answered in this round: what would be asked again is not. False when it was suspicious already."""
-    async with db.transaction() as connection:
-        cursor = await connection.execute(
-            "update proof_rounds set suspicion = %s where round = %s and suspicion is null", [why, number]
+    """Blame nobody for what is not answered in this round. False when it was suspicious already, and when it is judged."""
+    return bool(
+        await db.execute(
+            "update proof_rounds set suspicion = %s where round = %s and suspicion is null and judged_at is null",
+            [why, number],
         )
-        await connection.execute("delete from proof_retries where round = %s", [number])
-        return bool(cursor.rowcount)
+    )
+
+
+async def drop_retries(db: Pool, number: int) -> None:
+    """What was not answered in this round is not asked again."""
+    await db.execute("delete from proof_retries where round = %s", [number])
 
 
 async def unjudged_rounds(db: Pool, ended_before: datetime, given_up_before: datetime) -> list[int]:
@@ -319,8 +333,11 @@ async def unjudged_rounds(db: Pool, ended_before: datetime, given_up_before: dat
     return [int(row[0]) for row in rows]
 
 
-async def forget_rounds(db: Pool, before: datetime, limit: int) -> int:
-    """Delete some of what is older: how many rows; 0 when none is left."""
+async def forget_rounds(db: Pool, before: datetime, parts_before: datetime, limit: int) -> int:
+    """Delete some failures and rounds that are older than `before`, and some parts of rounds judged before `parts_before`.
+
+    How many rows of one kind, `limit` failures at most; 0 when none is left.
+    """
     failures = await db.execute(
         """delete from proof_failures where challenge_id in (
                select challenge_id from proof_failures where at < %s order by at limit %s)""",
@@ -328,13 +345,28 @@ async def forget_rounds(db: Pool, before: datetime, limit: int) -> int:
     )
     if failures:
         return failures
-    return await db.execute(
-        """with old as (select round from proof_rounds where begins_at < %s and judged_at is not null order by round limit 1),
-               sums as (delete from proof_sums using old where proof_sums.round = old.round),
-               retries as (delete from proof_retries using old where proof_retries.round = old.round)
-           delete from proof_parts using old where proof_parts.round = old.round""",
-        [before],
+    parts = await db.execute(
+        """delete from proof_parts where round in (
+               select round from proof_rounds where judged_at < %s
+                   and exists (select from proof_parts p where p.round = proof_rounds.round) order by round limit %s)""",
+        [parts_before, ROUNDS_AT_ONCE],
     )
+    return parts or await _forget_old_rounds(db, before)
+
+
+async def _forget_old_rounds(db: Pool, before: datetime) -> int:
+    """Those without failures that are kept; sums and what else is left of them first."""
+    async with db.transaction() as connection:
+        cursor = await connection.execute(
+            """select round from proof_rounds r where begins_at < %s and judged_at is not null
+                   and not exists (select from proof_failures f where f.round = r.round and f.at >= %s)
+               order by round limit %s for update skip locked""",
+            [before, before, ROUNDS_AT_ONCE],
+        )
+        old = [int(row[0]) for row in await cursor.fetchall()]
+        for table in ("proof_retries", "proof_failures", "proof_sums", "proof_parts", "proof_rounds"):
+            await connection.execute(f"delete from {table} where round = any (%s::bigint[])", [old])  # noqa: S608 - constants
+    return len(old)
 
 
 # --- inside a transaction

@@ -3,7 +3,8 @@
 A round is cut into 240 parts of the slot space (each replica has a random slot that no node knows); which part comes when is drawn anew
 for each round under a secret. A node with up to 4096 replicas is asked for all of them in every round. One with more is asked for those
 whose slot falls into one class of `classes(count)`, another one each round, in an order drawn under the secret: about
-max(4096, count/84) replicas a round, none twice before all have been asked for, and all of them within 84 rounds (14 days).
+max(4096, count/84) replicas a round, none twice before all have been asked for, and all of them within a cycle of 84 rounds (14 days) at
+most. When `count` passes a multiple of 4096 the order is drawn anew.
 """
 
 from collections.abc import Iterable

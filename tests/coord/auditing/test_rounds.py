@@ -11,15 +11,15 @@ import pytest
 import trio
 import trio.testing
 
-from fsn.coord.auditing.asking import Asking
+from fsn.coord.auditing.asking import Asked, Asking
 from fsn.coord.auditing.rounds import Auditing
 from fsn.coord.config import AuditConfig
 from fsn.coord.database import proofs
 from fsn.coord.database.node_states import change_status
 from fsn.coord.database.pool import Pool
-from fsn.coord.database.proofs import Sums, Written
+from fsn.coord.database.proofs import AskedReplica, Sums, Written
 from fsn.core.ids import PeerId, ReplicaId
-from fsn.core.proofs import network_id
+from fsn.core.proofs import Challenge, network_id
 from fsn.p2p.client import Requester, open_requester
 from fsn.runtime.supervise import Rest
 from tests.coord.network import CONFIG, SECRETS, Member, Network, open_network
@@ -361,6 +361,40 @@ async def test_a_suspicious_round_stays_so(stage: Stage, monkeypatch: pytest.Mon
     assert await stage.lost() == {}
     suspicious = await stage.rows("select round from proof_rounds where suspicion is not null")
     assert await stage.rows("select count(*) from proof_retries where round = %s", suspicious[0][0]) == [(0,)]
+
+
+async def test_what_is_deleted_while_it_is_asked_for_is_no_failure(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The user's deletion reached the node before the challenge did."""
+    honest, ask = stage.network.nodes[0], Asking.ask
+
+    async def late(asking: Asking, replica: AskedReplica, challenge: Challenge) -> Asked:
+        if replica.node == honest.node:
+            await stage.rows("update files set status = 'deleted', deleted_at = %s returning 1", stage.clock.now)
+            await honest.store.delete([replica.replica])
+        return await ask(asking, replica, challenge)
+
+    monkeypatch.setattr(Asking, "ask", late)
+    await stage.whole_round()
+    assert (await stage.sums(honest))[2:] == (0, 0, 0, 0)
+    assert await stage.rows("select * from proof_failures") == []
+    assert await stage.rows("select * from reputation_events") == []
+
+
+async def test_who_refuses_loses_no_replica(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts on the track that leads to suspension, with its words as evidence."""
+    broken = stage.network.nodes[1]
+
+    async def fail(replica: ReplicaId, offset: int = 0, length: int = 0) -> tuple[bytes, int]:
+        raise OSError("the disk is on fire")
+
+    monkeypatch.setattr(broken.store, "retrieve", fail)
+    await stage.whole_round()
+    assert await stage.sums(broken) == (CHUNKS, 0, 0, 0, CHUNKS, 0)
+    assert await stage.lost() == {}
+    assert await stage.rows("select distinct outcome, tries from proof_failures") == [("error", 1)]
+    assert await stage.rows("select answer_beta from node_reputations where node_id = %s", broken.node) == [(1.0,)]
 
 
 async def test_what_is_old_is_deleted(stage: Stage) -> None:

@@ -148,10 +148,10 @@ class Auditing:
                 collected.add(asked, tries=1)
             if not await proofs.extend_parts(self.db, current.number, parts, self.by, self.clock() + LEASE):
                 return True
+        written = await proofs.without_let_go(self.db, collected.written())
         at = self.clock()
         if not self.is_settled():  # we were stalled, or away: what did not come is no fault of theirs
             return True
-        written = collected.written()
         if await proofs.write_parts(
             self.db, current.number, parts, self.by, written, at=at, retry_at=at + RETRY_PAUSES[0]
         ):
@@ -230,7 +230,7 @@ class Auditing:
             collected = Collected(current.number)
             for each in done:
                 collected.add(each, tries=of[each.challenge.challenge].tries + 1)
-            written = collected.written()
+            written = await proofs.without_let_go(self.db, collected.written())
             ids = [each.challenge.challenge for each in done]
             if await proofs.add_endings(self.db, current.number, ids, written, at=self.clock()):
                 self._count(written)

@@ -39,6 +39,7 @@ __all__ = [
     "suspicious_before",
     "turnouts",
     "unjudged_rounds",
+    "without_let_go",
     "write_parts",
 ]
 
@@ -75,6 +76,16 @@ class Sums:
     errors: int = 0
     offline: int = 0
     timeouts: int = 0
+
+    def take_back(self, failure: "Failure") -> None:
+        """As if it had not been asked for."""
+        self.asked -= 1
+        if failure.outcome == "missed":
+            self.missed -= 1
+        elif failure.outcome == "error":
+            self.errors -= 1
+        else:
+            self.failed -= 1
 
 
 @attrs.frozen
@@ -217,6 +228,26 @@ async def _finish_parts(connection: Connection, number: int, parts: Sequence[int
     )
     if cursor.rowcount != len(parts):
         raise _NotOurs
+
+
+async def without_let_go(db: Pool, written: Written) -> Written:
+    """Without the failures of replicas that nobody need hold any more: deleted, moved or reported lost while they were asked for.
+
+    To be called after the answers came: a node is told to delete after the catalogue has it so, and says that it did after that.
+    """
+    if not written.failures:
+        return written
+    rows = await db.fetch_all(
+        """select r.id from replicas r join files f on f.id = r.file_id
+           where r.id = any (%s::uuid[]) and r.state = 'live' and f.status = 'ready'""",
+        [[each.asked.replica for each in written.failures]],
+    )
+    held = {row[0] for row in rows}
+    sums = {node: attrs.evolve(each) for node, each in written.sums.items()}
+    for failure in written.failures:
+        if failure.asked.replica not in held:
+            sums[failure.asked.node].take_back(failure)
+    return Written(sums, [each for each in written.failures if each.asked.replica in held], written.retries)
 
 
 # --- challenges that are asked again

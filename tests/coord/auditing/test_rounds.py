@@ -413,3 +413,21 @@ async def test_what_is_old_is_deleted(stage: Stage) -> None:
         pass
     assert await stage.rows("select count(*) from proof_failures") == [(0,)]
     assert await stage.rows("select count(*), count(judged_at) from proof_rounds") == [(1, 0)]
+
+
+async def test_a_silent_node_has_few_repeated_challenges_in_a_step(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the others come in the same step, however many it has."""
+    monkeypatch.setattr("fsn.coord.auditing.rounds.is_suspicious", lambda *_: False)
+    silent, slow = stage.network.nodes[:2]
+    for member in (silent, slow):
+        _silence(member, times=CHUNKS)
+    await stage.whole_round()
+    now = stage.clock.now + timedelta(minutes=5)
+    nodes = [member.node for member in (silent, slow) if member.node is not None]
+    for _ in range(2):
+        due = await proofs.claim_retries(stage.db, nodes, now=now, lease=timedelta(minutes=3), limit=100, of_node=3)
+        assert sorted(each.asked.node for each in due) == sorted(3 * nodes)
+    limited = await proofs.claim_retries(stage.db, nodes, now=now, lease=timedelta(minutes=3), limit=3, of_node=2)
+    assert len(limited) == 3

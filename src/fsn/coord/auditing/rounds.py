@@ -48,6 +48,8 @@ PAGE_REPLICAS: Final = 2000
 RETRY_PAUSES: Final = (timedelta(minutes=2), timedelta(minutes=5), timedelta(minutes=10))
 """Before the second, third and fourth try: a switch that restarts, a disk that was checked, are over by then."""
 RETRIES_AT_ONCE: Final = 256
+RETRIES_IN_TURN: Final = 8
+"""Of a node, one after the other, in a step: one that stays silent must hold up neither parts nor other nodes' challenges for long."""
 FORGET_RETRIES_AFTER: Final = timedelta(days=7)
 FORGET_ROWS: Final = 5000
 FORGET_SECONDS: Final = 600.0
@@ -196,7 +198,14 @@ class Auditing:
     async def _do_retries(self, current: _Round, now: datetime) -> bool:
         """Ask again what was not answered; whether anything was due."""
         online = [member.node for member in self.membership.online()]
-        due = await proofs.claim_retries(self.db, online, now=now, lease=LEASE, limit=RETRIES_AT_ONCE)
+        due = await proofs.claim_retries(
+            self.db,
+            online,
+            now=now,
+            lease=LEASE,
+            limit=RETRIES_AT_ONCE,
+            of_node=RETRIES_IN_TURN * self.config.in_flight_per_node,
+        )
         if not due:
             return False
         of = {retry.challenge: retry for retry in due}

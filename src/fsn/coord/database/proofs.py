@@ -254,18 +254,23 @@ async def without_let_go(db: Pool, written: Written) -> Written:
 
 
 async def claim_retries(
-    db: Pool, nodes: Sequence[NodeId], *, now: datetime, lease: timedelta, limit: int
+    db: Pool, nodes: Sequence[NodeId], *, now: datetime, lease: timedelta, limit: int, of_node: int
 ) -> list[Retry]:
-    """Up to `limit` challenges of `nodes` that are due to be asked again; nobody else gets them until the lease ends."""
+    """Up to `limit` challenges that are due to be asked again, `of_node` of each of `nodes`, whichever comes first.
+
+    Nobody else gets them until the lease ends.
+    """
     rows = await db.fetch_all(
         """with taken as (
                update proof_retries set due_at = %(until)s where challenge_id in (
-                   select challenge_id from proof_retries where node_id = any (%(nodes)s::uuid[]) and due_at <= %(now)s
-                   order by due_at limit %(limit)s for update skip locked)
+                   select due.challenge_id from (select n from unnest(%(nodes)s::uuid[]) n order by random()) some cross join lateral (
+                       select challenge_id from proof_retries where node_id = some.n and due_at <= %(now)s
+                       order by due_at limit %(of_node)s for update skip locked) due
+                   limit %(limit)s)
                returning *)
            select t.challenge_id, t.round, r.id, r.node_id, r.root, r.sealed_bytes, t.seed, t.difficulty, t.tries
            from taken t join replicas r on r.id = t.replica_id where r.state = 'live'""",
-        {"nodes": list(nodes), "now": now, "until": now + lease, "limit": limit},
+        {"nodes": list(nodes), "now": now, "until": now + lease, "limit": limit, "of_node": of_node},
     )
     return [
         Retry(

@@ -263,8 +263,8 @@ async def claim_retries(
     rows = await db.fetch_all(
         """with taken as (
                update proof_retries set due_at = %(until)s where challenge_id in (
-                   select due.challenge_id from (select n from unnest(%(nodes)s::uuid[]) n order by random()) some cross join lateral (
-                       select challenge_id from proof_retries where node_id = some.n and due_at <= %(now)s
+                   select due.challenge_id from (select n from unnest(%(nodes)s::uuid[]) n order by random()) asked cross join lateral (
+                       select challenge_id from proof_retries where node_id = asked.n and due_at <= %(now)s
                        order by due_at limit %(of_node)s for update skip locked) due
                    limit %(limit)s)
                returning *)

@@ -107,11 +107,13 @@ async def open_services(
     own_addresses: Callable[[], frozenset[str]] | None = None,
     shortest_rest_seconds: float = 0.0,
     dht_refresh_seconds: float = LONGEST_LOOK_SECONDS,
+    make_proving: Callable[..., Proving] = Proving,
 ) -> AsyncIterator[NodeServices]:
     """A node that serves its coordinators and reports to them for the length of the block.
 
     `own_addresses` tells the addresses of this machine, which are looked at once a second; without it nobody looks.
     `shortest_rest_seconds`: see `supervise`; it holds for the work on chunks. In the DHT we look around every `dht_refresh_seconds`.
+    `make_proving` is called as `Proving` is: a simulation has nodes that cheat.
 
     Raises `Conflict` when another process uses the folder, `ConfigError` when it is not initialised or a port is taken, `StorageError`
     when the chunk store cannot be opened; `Conflict` (`left`), too, when the node has left the network. On leaving: requests under way
@@ -150,7 +152,7 @@ async def open_services(
             )
             reporting.on_connected = declaring.wake
             handlers = ChunkHandlers(store, is_draining=lambda: not declaring.standing.takes_chunks, metrics=metrics)
-            proving = Proving(store, network_id(config.p2p.network), config.node_id, clock)
+            proving = make_proving(store, network_id(config.p2p.network), config.node_id, clock)
             reachability = Reachability(reporting, requester, addresses, rng=rng)
             lost, stopping = Bell(), trio.Event()
             scrubbing = Scrubbing(store, config.upkeep, clock, lost)

@@ -1,12 +1,13 @@
 """Steps that befall the disks of nodes, and what their owners do to them."""
 
 import attrs
-from attrs.validators import ge, gt, le
+from attrs.validators import ge, gt, in_, le
 
+from fsn.sim.cheating import HOW
 from fsn.sim.nodes import SimNode
 from fsn.sim.steps import OnNodes, Stage
 
-__all__ = ["Disks", "DropChunks", "Rot"]
+__all__ = ["Cheat", "Disks", "DropChunks", "Rot"]
 
 
 @attrs.frozen(kw_only=True)
@@ -35,6 +36,19 @@ class Disks(OnNodes):
         """See `OnNodes`."""
         own = [field.name for field in attrs.fields(Disks) if field.name not in attrs.fields_dict(OnNodes)]
         node.set_faults(**{name: getattr(self, name) for name in own})
+
+
+@attrs.frozen(kw_only=True)
+class Cheat(OnNodes):
+    """They answer proof challenges like this from now on; users' chunks they serve as before."""
+
+    verb = "cheat"
+    how: str = attrs.field(validator=in_(HOW))
+    """forgets, keeps_hashes, truncates, other_copy, old_proof, refuses, silent, lies_about_time, proxies, slow_disk; honest ends it."""
+
+    async def befall(self, node: SimNode, stage: Stage) -> None:
+        """See `OnNodes`."""
+        node.set_faults(proofs=self.how)
 
 
 @attrs.frozen(kw_only=True)

@@ -35,6 +35,8 @@ class Faults:
     """Neither gives nor takes chunks, and blames the disk."""
     drops_new: bool = False
     """Acknowledges new chunks and keeps nothing but the line in its index."""
+    proofs: str = "honest"
+    """How it answers challenges: see `fsn.sim.cheating.How`."""
     lies_about_sync: bool = False
     """What was stored since the last `sync` is gone after a power cut, though it was acknowledged."""
 

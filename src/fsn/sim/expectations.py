@@ -8,7 +8,7 @@ from fsn.sim.nodes import SimNode
 from fsn.sim.steps import OnNodes, Stage, Step
 from fsn.sim.timeline import Event
 
-__all__ = ["ExpectCharges", "ExpectEvents", "ExpectReplicas", "ExpectStatus"]
+__all__ = ["ExpectCharges", "ExpectEvents", "ExpectProofs", "ExpectReplicas", "ExpectStatus"]
 
 
 @attrs.frozen(kw_only=True)
@@ -100,3 +100,35 @@ class ExpectCharges(Step):
         )
         paid = sum(each.paid > 0 for each in charged)
         stage.expect(paid >= self.files, f"{self.files} files with a price; there are {paid}")
+
+
+@attrs.frozen(kw_only=True)
+class ExpectProofs(OnNodes):
+    """Their proofs, in rounds that were judged, have come to this."""
+
+    verb = "expect_proofs"
+    verdict: str = attrs.field(default="fine", validator=in_(["fine", "suspended", "disqualified"]))
+    """What follows from them."""
+    least_passed: int = attrs.field(default=0, validator=ge(0))
+    """No fewer passed."""
+    least_failed: int = attrs.field(default=0, validator=ge(0))
+    """No fewer failed."""
+    least_missed: int = attrs.field(default=0, validator=ge(0))
+    """No fewer were missed."""
+    most_faults: int = attrs.field(default=10**9, validator=ge(0))
+    """No more failed, were missed or refused."""
+
+    async def befall(self, node: SimNode, stage: Stage) -> None:
+        """See `OnNodes`."""
+        found = (await stage.invariants.verdicts())[node.id]
+        judged = "disqualified" if found.status == "disqualified" else "suspended" if found.suspended else "fine"
+        enough = (
+            found.passed >= self.least_passed
+            and found.failed >= self.least_failed
+            and found.missed >= self.least_missed
+        )
+        faults = found.failed + found.missed + found.refused
+        stage.expect(
+            judged == self.verdict and enough and faults <= self.most_faults,
+            f"{node.name} {self.verdict}, as told; it is {judged}: {found}",
+        )

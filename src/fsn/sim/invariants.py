@@ -6,7 +6,16 @@ from typing import Final
 
 import attrs
 
-from fsn.coord.database.inspection import Charge, CountedReplica, charges, counted_replicas, ledger_state, node_statuses
+from fsn.coord.database.inspection import (
+    Charge,
+    CountedReplica,
+    NodeVerdict,
+    charges,
+    counted_replicas,
+    ledger_state,
+    node_statuses,
+    node_verdicts,
+)
 from fsn.coord.database.pool import Pool
 from fsn.core.chunking import CHUNK_BYTES
 from fsn.core.errors import FsnError
@@ -89,6 +98,10 @@ class Invariants:
     async def statuses(self) -> Mapping[NodeId, str]:
         """How each node stands in the catalogue."""
         return await node_statuses(self._db)
+
+    async def verdicts(self) -> Mapping[NodeId, NodeVerdict]:
+        """What each node's proofs have come to."""
+        return {each.node: each for each in await node_verdicts(self._db)}
 
     async def charges(self) -> Sequence[Charge]:
         """What was paid for each file."""

@@ -1,6 +1,7 @@
 """A simulated storage node: the real services over the memory network, on a disk with faults, with everything that can befall them."""
 
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Final
 
@@ -14,6 +15,7 @@ from fsn.node.services import NodeServices, open_services
 from fsn.p2p.transport.memory import MemoryNetwork, Place
 from fsn.runtime.clock import Clock
 from fsn.runtime.identity import Identity
+from fsn.sim.cheating import CheatingProving
 from fsn.sim.disks import Disk
 from fsn.sim.timeline import Timeline, acting_as
 
@@ -159,7 +161,7 @@ class SimNode:
 
     # --- its disk and its owner
 
-    def set_faults(self, **faults: bool | float) -> None:
+    def set_faults(self, **faults: bool | float | str) -> None:
         """Change what is wrong with its disk, see `Faults`."""
         self._timeline.note(self.name, "set_faults", **faults)
         for name, value in faults.items():
@@ -199,6 +201,7 @@ class SimNode:
                     rng=Random(self.rng.getrandbits(64)),  # noqa: S311 - jitter
                     shortest_rest_seconds=self._shortest_rest_seconds,
                     dht_refresh_seconds=dht_seconds(LONGEST_LOOK_SECONDS, self._shortest_rest_seconds),
+                    make_proving=partial(CheatingProving, disk=self.disk),
                 ) as self.services:
                     life.started.set()
                     await life.stopping.wait()

@@ -8,7 +8,7 @@ import trio
 
 from fsn.coord.database.nodes import node_by_id
 from fsn.coord.database.pool import Pool
-from fsn.coord.database.reputations import Judged, judge_round, list_events, node_proofs
+from fsn.coord.database.reputations import Judged, judge_round, list_events, node_proofs, start_anew
 from fsn.core.ids import NodeId
 from fsn.core.reputation import VETTING_PROOFS
 from tests.coord.database.test_node_states import new_node
@@ -108,3 +108,15 @@ async def test_ten_thousand_nodes_take_a_moment(pool: Pool) -> None:
     assert await judge(pool, 1) == ()
     assert time.perf_counter() - began < 10
     assert await pool.fetch_one("select count(*), min(alpha), max(passed) from node_reputations") == (10001, 50.0, 10)
+
+
+async def test_a_new_start_forgets_what_failed_before_it(pool: Pool) -> None:
+    """The rounds that follow do not count it again."""
+    node = await new_node(pool)
+    await add_round(pool, 1, node, passed=5, failed=5)
+    await judge(pool, 1)
+    async with pool.transaction() as connection:
+        await start_anew(connection, node, reason="a mistake of ours", at=AT + timedelta(hours=1))
+    await add_round(pool, 2, node, passed=10)
+    assert await judge(pool, 2, hours=4) == ()
+    assert (await node_proofs(pool, node)).reputation.score == 1.0

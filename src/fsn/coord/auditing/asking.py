@@ -80,7 +80,7 @@ class Asking:
         try:
             answer = await self.requester.request(member.peer, message, within_seconds=limit)
         except PeerRefused as error:
-            return ("gone" if error.refusal in GONE else "error"), error.message
+            return ("gone" if error.refusal in GONE else "error"), f"the node refused with {error.refusal}"
         except PeerTimeout:
             if trio.current_time() - began > limit + LATE_SECONDS:
                 return None, ""

@@ -7,7 +7,17 @@ import attrs
 from fsn.coord.database.pool import Pool
 from fsn.core.ids import FileId, NodeId, ReplicaId
 
-__all__ = ["Charge", "CountedReplica", "LedgerState", "charges", "counted_replicas", "ledger_state", "node_statuses"]
+__all__ = [
+    "Charge",
+    "CountedReplica",
+    "LedgerState",
+    "NodeVerdict",
+    "charges",
+    "counted_replicas",
+    "ledger_state",
+    "node_statuses",
+    "node_verdicts",
+]
 
 
 @attrs.frozen
@@ -40,6 +50,29 @@ class Charge:
     pieces: int
     paid: int
     """Micro-credits."""
+
+
+@attrs.frozen
+class NodeVerdict:
+    """What a node's proofs have come to; in numbers of challenges of judged rounds."""
+
+    node: NodeId
+    status: str
+    suspended: bool
+    passed: int
+    failed: int
+    missed: int
+    refused: int
+
+
+async def node_verdicts(db: Pool) -> Sequence[NodeVerdict]:
+    """Of every node."""
+    return await db.fetch_all(
+        """select n.id as node, n.status::text as status, n.suspended_at is not null as suspended, coalesce(r.passed, 0) as passed,
+                  coalesce(r.failed, 0) as failed, coalesce(r.missed, 0) as missed, coalesce(r.errors, 0) as refused
+           from nodes n left join node_reputations r on r.node_id = n.id""",
+        row=NodeVerdict,
+    )
 
 
 async def charges(db: Pool) -> Sequence[Charge]:

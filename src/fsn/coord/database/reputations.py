@@ -33,6 +33,8 @@ __all__ = [
     "start_anew",
 ]
 
+_AGAIN: Final[LiteralString] = "2"
+"""For so many rounds more what failed in one counts as failed again."""
 _TRACKS: Final[LiteralString] = "alpha, beta, answer_alpha, answer_beta, vetting_passed, first_passed_at"
 
 
@@ -155,16 +157,31 @@ async def exclude(connection: Connection, node: NodeId, *, reason: str, at: date
 
 
 async def _nodes_of(connection: Connection, number: int) -> list[_Node]:
-    """The nodes of a round, in the order of their ids, as they stood before it. Their rows are held."""
+    """The nodes of a round, in the order of their ids, as they stood before it. Their rows are held.
+
+    What failed is lost and is not asked for again; it is reckoned as if it were, and failed again, in the two rounds that follow: a node
+    that threw everything away would else be asked nothing, and keep its score. Not what failed before an administrator's new start.
+    """
     cursor = await connection.execute(
-        f"""select s.node_id, s.asked, s.passed, s.failed, s.missed, s.errors, s.offline, {_TRACKS},
-                n.vetted_at is not null, n.suspended_at is not null
-            from proof_sums s join nodes n on n.id = s.node_id left join node_reputations r on r.node_id = s.node_id
-            where s.round = %s and s.asked > 0 order by n.id for no key update of n""",  # noqa: S608 - a constant
-        [number],
+        f"""with asked as (
+                select node_id, sum(asked) filter (where round = %(round)s) as asked,
+                       sum(passed) filter (where round = %(round)s) as passed,
+                       sum(failed) filter (where round = %(round)s) as failed, sum(missed) filter (where round = %(round)s) as missed,
+                       sum(errors) filter (where round = %(round)s) as errors, sum(offline) filter (where round = %(round)s) as offline,
+                       coalesce(sum(failed) filter (where round < %(round)s and not exists (
+                           select from reputation_events e where e.node_id = s.node_id and e.kind = 'reinstated'
+                               and e.at >= o.judged_at)), 0) as again
+                from proof_sums s join proof_rounds o using (round)
+                where round between %(round)s - {_AGAIN} and %(round)s and o.suspicion is null group by node_id)
+            select s.node_id, coalesce(s.asked, 0) + again, coalesce(s.passed, 0), coalesce(s.failed, 0) + again, coalesce(s.missed, 0),
+                   coalesce(s.errors, 0), coalesce(s.offline, 0), {_TRACKS}, n.vetted_at is not null, n.suspended_at is not null
+            from asked s join nodes n on n.id = s.node_id and n.status <> 'disqualified'
+                left join node_reputations r on r.node_id = s.node_id
+            where coalesce(s.asked, 0) + again > 0 order by n.id for no key update of n""",  # noqa: S608 - constants
+        {"round": number},
     )
     return [
-        _Node(NodeId(row[0]), RoundSums(*row[1:7]), _reputation(row[7:13]), row[13], row[14])
+        _Node(NodeId(row[0]), RoundSums(*(int(each) for each in row[1:7])), _reputation(row[7:13]), row[13], row[14])
         for row in await cursor.fetchall()
     ]
 
@@ -182,11 +199,12 @@ async def _store(connection: Connection, number: int, judged: Sequence[tuple[_No
         """insert into node_reputations as r (node_id, alpha, beta, answer_alpha, answer_beta, vetting_passed, first_passed_at, last_round,
                                               asked, passed, failed, missed, errors, offline)
            select n.node, n.alpha, n.beta, n.answer_alpha, n.answer_beta, n.vetting, n.first, %(round)s,
-                  s.asked, s.passed, s.failed, s.missed, s.errors, s.offline
+                  coalesce(s.asked, 0), coalesce(s.passed, 0), coalesce(s.failed, 0), coalesce(s.missed, 0), coalesce(s.errors, 0),
+                  coalesce(s.offline, 0)
            from unnest(%(nodes)s::uuid[], %(alpha)s::float8[], %(beta)s::float8[], %(answer_alpha)s::float8[], %(answer_beta)s::float8[],
                        %(vetting)s::bigint[], %(first)s::timestamptz[])
                as n (node, alpha, beta, answer_alpha, answer_beta, vetting, first)
-               join proof_sums s on s.round = %(round)s and s.node_id = n.node
+               left join proof_sums s on s.round = %(round)s and s.node_id = n.node
            on conflict (node_id) do update set alpha = excluded.alpha, beta = excluded.beta, answer_alpha = excluded.answer_alpha,
                answer_beta = excluded.answer_beta, vetting_passed = excluded.vetting_passed, first_passed_at = excluded.first_passed_at,
                last_round = excluded.last_round, asked = r.asked + excluded.asked, passed = r.passed + excluded.passed,

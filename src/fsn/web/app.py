@@ -10,6 +10,7 @@ from fsn.web.api.health import declare_health
 from fsn.web.api.metrics import READINGS, declare_metrics, load_scrape_token
 from fsn.web.api.node_proofs import declare_node_proofs
 from fsn.web.api.nodes import Addresses, declare_nodes
+from fsn.web.api.purchases import declare_purchases
 from fsn.web.api.uploads import declare_uploads
 from fsn.web.auth import guard_with
 from fsn.web.config import HttpConfig, LimitsConfig
@@ -36,6 +37,7 @@ def coordinator_operations(
     declare_nodes(api, services, addresses)
     declare_node_proofs(api, services)
     declare_earnings(api, services)
+    declare_purchases(api, services)
     declare_credits(api, services)
     declare_metrics(api, services, scrape_token)
     declare_openapi(api)

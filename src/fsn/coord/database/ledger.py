@@ -12,11 +12,13 @@ from fsn.coord.database.pool import Pool
 from fsn.core.errors import InsufficientCredits
 from fsn.core.units import MicroCredits, format_credits
 
-__all__ = ["GRANTS", "STORAGE", "AccountKind", "balance", "book", "open_account"]
+__all__ = ["GRANTS", "SALES", "STORAGE", "AccountKind", "balance", "book", "open_account"]
 
 AccountKind = Literal["user", "node"]
 GRANTS: Final = "grants"
 """The system account that welcome grants come from."""
+SALES: Final = "sales"
+"""The system account that bought credits come from."""
 STORAGE: Final = "storage"
 """The system account that users' payments for storing go to."""
 

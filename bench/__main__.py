@@ -3,13 +3,13 @@ sealing in the loop and in threads; TCP beside QUIC; the statements of repair an
 
 import argparse
 
-from bench import carriers, catalogue, chunk_path, proof_rounds, reconciliation, repairs, sealing
+from bench import carriers, catalogue, chunk_path, proof_rounds, proofs, reconciliation, repairs, sealing
 
 parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
 parser.add_argument(
     "suite",
     nargs="?",
-    choices=["chunks", "catalogue", "reconciliation", "sealing", "carriers", "repairs", "proof_rounds"],
+    choices=["chunks", "catalogue", "reconciliation", "sealing", "carriers", "repairs", "proof_rounds", "proofs"],
     default="chunks",
     help="default: chunks",
 )
@@ -35,6 +35,8 @@ elif args.suite == "carriers":
     carriers.main(args.repeats)
 elif args.suite == "reconciliation":
     reconciliation.main(args.compared)
+elif args.suite == "proofs":
+    proofs.main(args.repeats)
 elif args.suite == "repairs":
     repairs.main(args.replicas, args.repeats)
 elif args.suite == "proof_rounds":

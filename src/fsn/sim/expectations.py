@@ -4,11 +4,12 @@ import attrs
 from attrs.validators import ge, in_
 
 from fsn.core.tariff import storage_cost
+from fsn.node.earnings import first_difference
 from fsn.sim.nodes import SimNode
 from fsn.sim.steps import OnNodes, Stage, Step
 from fsn.sim.timeline import Event
 
-__all__ = ["ExpectCharges", "ExpectEvents", "ExpectProofs", "ExpectReplicas", "ExpectStatus"]
+__all__ = ["ExpectCharges", "ExpectEvents", "ExpectProofs", "ExpectReplicas", "ExpectStatements", "ExpectStatus"]
 
 
 @attrs.frozen(kw_only=True)
@@ -131,4 +132,27 @@ class ExpectProofs(OnNodes):
         stage.expect(
             judged == self.verdict and enough and faults <= self.most_faults,
             f"{node.name} {self.verdict}, as told; it is {judged}: {found}",
+        )
+
+
+@attrs.frozen(kw_only=True)
+class ExpectStatements(OnNodes):
+    """They were paid, and each of their statements follows from its inputs, in one chain, signed."""
+
+    verb = "expect_statements"
+    least: int = attrs.field(default=1, validator=ge(0))
+    """No fewer days."""
+    least_micro_credits: int = attrs.field(default=1, validator=ge(0))
+    """No less in all."""
+
+    async def befall(self, node: SimNode, stage: Stage) -> None:
+        """See `OnNodes`."""
+        found = await stage.invariants.statements(node.id)
+        earned = sum(each.statement.earned for each in found)
+        wrong = first_difference(found, node.id)
+        stage.expect(wrong is None, f"{node.name}'s statements to add up; {wrong}")
+        stage.expect(len(found) >= self.least, f"{self.least} statements of {node.name}; there are {len(found)}")
+        stage.expect(
+            earned >= self.least_micro_credits,
+            f"{self.least_micro_credits} micro-credits for {node.name}; it earned {earned}",
         )

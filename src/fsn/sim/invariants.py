@@ -17,10 +17,12 @@ from fsn.coord.database.inspection import (
     node_verdicts,
 )
 from fsn.coord.database.pool import Pool
+from fsn.coord.database.statements import SignedStatement, list_statements
 from fsn.core.chunking import CHUNK_BYTES
 from fsn.core.errors import FsnError
 from fsn.core.ids import FileId, NodeId, ReplicaId
 from fsn.core.placement import network_prefix
+from fsn.node.earnings import Received
 from fsn.sim.coordinators import POOL
 from fsn.sim.network import Network
 from fsn.sim.nodes import SimNode
@@ -102,6 +104,13 @@ class Invariants:
     async def verdicts(self) -> Mapping[NodeId, NodeVerdict]:
         """What each node's proofs have come to."""
         return {each.node: each for each in await node_verdicts(self._db)}
+
+    async def statements(self, node: NodeId) -> Sequence[Received]:
+        """What a node was paid, day by day, as it would be given them."""
+        found: list[SignedStatement] = []
+        while page := await list_statements(self._db, node, found[-1].day if found else None, 1000):
+            found += page
+        return [Received(each.statement, each.previous, each.hash, each.coordinator, each.signature) for each in found]
 
     async def charges(self) -> Sequence[Charge]:
         """What was paid for each file."""

@@ -46,6 +46,7 @@ _STEPS: Final[tuple[type[Step], ...]] = (
     expectations.ExpectStatus,
     expectations.ExpectCharges,
     expectations.ExpectProofs,
+    expectations.ExpectStatements,
     life.Life,
     life.Nights,
 )

@@ -160,7 +160,15 @@ class Sessions:
     # -- parts
 
     async def _keep(self, upload: Upload, streamed_by: PeerId | None) -> None:
-        await file_table.insert_upload(self._db, upload.id, upload.file, upload.expires_at, streamed_by)
+        """In the catalogue, with what it will cost set aside. Raises InsufficientCredits; nothing is kept then."""
+        file = upload.file
+        cost = storage_cost(file.size_bytes or 0, file.pieces, self._admission.credits.price_micro)
+        if not cost:
+            await file_table.insert_upload(self._db, upload.id, file, upload.expires_at, streamed_by)
+            return
+        async with self._db.transaction() as connection:
+            await file_table.insert_upload(connection, upload.id, file, upload.expires_at, streamed_by)
+            await ledger.reserve(connection, file.user_id, file.id, cost, self._clock())
 
     async def _locked(
         self, connection: Connection, user: UserId, upload_id: UploadId
@@ -174,6 +182,7 @@ class Sessions:
         now = self._clock()
         ready = attrs.evolve(file, size_bytes=size_bytes, status="ready", ready_at=now)
         await self._check_whole(connection, ready)
+        await ledger.release(connection, file.user_id, file.id, now)
         if cost := storage_cost(size_bytes, file.pieces, self._admission.credits.price_micro):
             await ledger.book(
                 connection,
@@ -203,6 +212,7 @@ class Sessions:
     async def _drop(self, connection: Connection, user: UserId, file: FileId, state: UploadState) -> None:
         # Completed since somebody looked (an upload that expires in this moment, say), it is no upload any more.
         if await file_table.set_upload_state(connection, file, state):
+            await ledger.release(connection, user, file, self._clock())
             await file_table.forget_file(connection, user, file, self._clock())
 
     async def _find(self, user: UserId, upload_id: UploadId) -> Upload:

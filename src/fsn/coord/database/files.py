@@ -38,7 +38,7 @@ UploadRow = tuple[StoredFile, UploadState, datetime]
 
 
 async def insert_upload(
-    db: Pool, upload: UploadId, file: StoredFile, expires_at: datetime, streamed_by: PeerId | None = None
+    db: Pool | Connection, upload: UploadId, file: StoredFile, expires_at: datetime, streamed_by: PeerId | None = None
 ) -> None:
     """Add a file that is coming in, and its open upload. One statement, one commit.
 

@@ -12,11 +12,24 @@ from fsn.coord.database.pool import Pool
 from fsn.core.errors import InsufficientCredits
 from fsn.core.units import MicroCredits, format_credits
 
-__all__ = ["GRANTS", "SALES", "STORAGE", "AccountKind", "balance", "book", "open_account"]
+__all__ = [
+    "GRANTS",
+    "RESERVED",
+    "SALES",
+    "STORAGE",
+    "AccountKind",
+    "balance",
+    "book",
+    "open_account",
+    "release",
+    "reserve",
+]
 
 AccountKind = Literal["user", "node"]
 GRANTS: Final = "grants"
 """The system account that welcome grants come from."""
+RESERVED: Final = "reserved"
+"""The system account that holds what uploads under way will cost."""
 SALES: Final = "sales"
 """The system account that bought credits come from."""
 STORAGE: Final = "storage"
@@ -62,6 +75,26 @@ async def book(
         ) from error
     row = await cursor.fetchone()
     return row is not None and row[0] is not None
+
+
+async def reserve(db: Connection, user: UUID, file: UUID, amount: MicroCredits, at: datetime) -> None:
+    """Set aside what an upload will cost, once; raises InsufficientCredits, and the transaction has to be rolled back."""
+    await book(
+        db, kind="reserve", ref=f"reserve:{file}", at=at, owner=("user", user), system=RESERVED, amount=MicroCredits(-amount)
+    )  # fmt: skip
+
+
+async def release(db: Connection, user: UUID, file: UUID, at: datetime) -> None:
+    """Give back what was set aside for an upload, if anything was, once: it is dropped, or charged in the same transaction."""
+    cursor = await db.execute(
+        """select -e.amount from ledger_tx t join ledger_entry e on e.tx = t.id
+               join ledger_account a on a.id = e.account and a.kind = 'user' where t.ref = %s""",
+        [f"reserve:{file}"],
+    )
+    if (row := await cursor.fetchone()) is not None:
+        await book(
+            db, kind="release", ref=f"release:{file}", at=at, owner=("user", user), system=RESERVED, amount=MicroCredits(row[0])
+        )  # fmt: skip
 
 
 async def _accounts(db: Connection, wanted: Mapping[str, str]) -> dict[str, int]:

@@ -1,0 +1,131 @@
+"""What an upload will cost is set aside when it begins, charged when it is complete, given back when it is dropped."""
+
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from random import Random
+
+import attrs
+import pytest
+import trio
+
+from fsn.coord.catalog import Upload
+from fsn.coord.config import CreditsConfig
+from fsn.coord.database import ledger
+from fsn.coord.database.pool import Pool
+from fsn.core.errors import Conflict, InsufficientCredits
+from fsn.core.ids import UserId
+from fsn.core.tariff import storage_cost
+from tests.coord.network import CONFIG, Network, open_network
+
+PRICED = attrs.evolve(CONFIG, credits=CreditsConfig(welcome_grant="1", price_per_gb_month="1000"))
+GRANT, PRICE = 1_000_000, 1_000_000_000
+SIZE = 100_000
+COST = storage_cost(SIZE, 3, PRICE)
+"""0.3 credits: three fit into the grant."""
+
+
+@pytest.fixture
+async def priced(pool: Pool) -> AsyncIterator[Network]:
+    """Three nodes, and a price."""
+    with trio.fail_after(60):
+        async with open_network(pool, PRICED, nodes=3) as network:
+            yield network
+
+
+async def balance(pool: Pool, user: UserId) -> int:
+    """What is left, once the books add up: all entries to zero, and each balance from its own."""
+    found = await pool.fetch_one(
+        """select coalesce((select sum(amount) from ledger_entry), 0),
+                  (select count(*) from ledger_account a where kind <> 'system' and balance <>
+                       coalesce((select sum(amount) from ledger_entry e where e.account = a.id), 0))"""
+    )
+    assert found == (0, 0)
+    return await ledger.balance(pool, "user", user)
+
+
+async def kinds(pool: Pool) -> list[str]:
+    """What was booked, in order."""
+    return [str(row[0]) for row in await pool.fetch_all("select kind from ledger_tx order by id")]
+
+
+async def test_dropped_uploads_give_back_what_they_set_aside(priced: Network, pool: Pool) -> None:
+    """By abort or by expiry, once."""
+    user, sessions = (await priced.user()).user.id, priced.services.sessions
+    first = await sessions.initiate(user, "f", SIZE, 3)
+    await sessions.initiate(user, "g", SIZE, 3)
+    assert await balance(pool, user) == GRANT - 2 * COST
+    for _ in range(2):
+        await sessions.abort(user, first.id)
+    assert await balance(pool, user) == GRANT - COST
+    await pool.execute("update uploads set expires_at = created_at - interval '1 second'")
+    await sessions.expire()
+    assert await balance(pool, user) == GRANT
+    assert await kinds(pool) == ["grant", "reserve", "reserve", "release", "release"]
+
+
+async def test_a_complete_upload_is_charged_once(priced: Network, pool: Pool) -> None:
+    """Exactly what was set aside; deleting it gives nothing back."""
+    user, sessions = (await priced.user()).user.id, priced.services.sessions
+    upload = await sessions.initiate(user, "f", SIZE, 3)
+    await sessions.put_chunk(user, upload.id, 0, bytes(SIZE))
+    for _ in range(2):
+        await sessions.complete(user, upload.id)
+    with pytest.raises(Conflict):
+        await sessions.abort(user, upload.id)
+    assert await balance(pool, user) == GRANT - COST
+    await priced.services.files.delete(user, upload.file.id)
+    assert await balance(pool, user) == GRANT - COST
+
+
+async def test_no_more_is_begun_than_can_be_paid(priced: Network, pool: Pool) -> None:
+    """However many begin at once; of those that are refused nothing is kept."""
+    user = (await priced.user()).user.id
+    begun: list[Upload] = []
+
+    async def begin() -> None:
+        with suppress(InsufficientCredits):
+            begun.append(await priced.services.sessions.initiate(user, "f", SIZE, 3))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(12):
+            nursery.start_soon(begin)
+    assert len(begun) == GRANT // COST == 3
+    assert await balance(pool, user) == GRANT - 3 * COST
+    assert await pool.fetch_one("select count(*) from files") == (3,)
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_any_history_adds_up(priced: Network, pool: Pool, seed: int) -> None:
+    """Uploads are begun, filled, completed, aborted, expire and are deleted in any order: the balance is what is left of the grant."""
+    rng, user, sessions = Random(seed), (await priced.user()).user.id, priced.services.sessions
+    uploads: list[Upload] = []
+    states: dict[object, str] = {}
+    for _ in range(25):
+        try:
+            match rng.choice(["begin", "complete", "abort", "expire", "delete"]):
+                case "begin":
+                    uploads.append(upload := await sessions.initiate(user, "f", SIZE, 3))
+                    states[upload.id] = "open"
+                case "complete" if uploads:
+                    upload = rng.choice(uploads)
+                    await sessions.put_chunk(user, upload.id, 0, bytes(SIZE))
+                    await sessions.complete(user, upload.id)
+                    states[upload.id] = "charged"
+                case "abort" if uploads:
+                    upload = rng.choice(uploads)
+                    await sessions.abort(user, upload.id)
+                    states[upload.id] = "dropped"
+                case "expire" if uploads and states[(upload := rng.choice(uploads)).id] == "open":
+                    await pool.execute("update uploads set expires_at = created_at where id = %s", [upload.id])
+                    await pool.execute(
+                        "update uploads set expires_at = created_at - interval '1 s' where id = %s", [upload.id]
+                    )
+                    await sessions.expire()
+                    states[upload.id] = "dropped"
+                case "delete" if uploads and states[(upload := rng.choice(uploads)).id] == "charged":
+                    await priced.services.files.delete(user, upload.file.id)
+                    uploads.remove(upload)
+        except (Conflict, InsufficientCredits):
+            pass
+        paid = sum(state != "dropped" for state in states.values())
+        assert await balance(pool, user) == GRANT - paid * COST >= 0

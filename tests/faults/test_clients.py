@@ -140,8 +140,8 @@ async def test_two_clients_complete_at_once(api: Api) -> None:
     """All are told the same, the credits are taken once, and the file is whole."""
     user = await api.user()
     data = content(2.5)
-    path, file = await begun(user, data)
     before = float((await user.get("/api/v1/balance")).json()["balance"])
+    path, file = await begun(user, data)
     answers: list[httpx.Response] = []
 
     async def complete() -> None:

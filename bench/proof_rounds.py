@@ -21,7 +21,7 @@ from fsn.coord.config import AuditConfig
 from fsn.coord.database.embedded import EmbeddedPostgres
 from fsn.coord.database.migrate import migrate
 from fsn.coord.database.pool import Pool
-from fsn.coord.database.proofs import AskedReplica
+from fsn.coord.database.proof_writing import AskedReplica
 from fsn.coord.metrics import CoordinatorMetrics
 from fsn.core.audit import PARTS
 from fsn.core.ids import NodeId, PeerId, ReplicaId

@@ -8,17 +8,16 @@ import attrs
 import pytest
 import trio
 
+from fsn.coord.database.payouts import list_payouts, request_payout
 from fsn.coord.database.pool import Pool
 from fsn.coord.database.statements import (
     EPOCH,
-    add_tariff,
-    list_payouts,
     list_statements,
     money_of,
-    request_payout,
     return_held,
     today_so_far,
 )
+from fsn.coord.database.tariffs import add_tariff
 from fsn.coord.paying import Paying
 from fsn.core.economics import Line, daily_statement
 from fsn.core.errors import InsufficientCredits

@@ -14,10 +14,10 @@ import trio.testing
 from fsn.coord.auditing.asking import Asked, Asking
 from fsn.coord.auditing.rounds import Auditing
 from fsn.coord.config import AuditConfig
-from fsn.coord.database import proofs
+from fsn.coord.database import proof_outcomes, proofs
 from fsn.coord.database.node_states import change_status
 from fsn.coord.database.pool import Pool
-from fsn.coord.database.proofs import AskedReplica, Sums, Written
+from fsn.coord.database.proof_writing import AskedReplica, Sums, Written
 from fsn.core.ids import PeerId, ReplicaId
 from fsn.core.proofs import Challenge, network_id
 from fsn.p2p.client import Requester, open_requester
@@ -400,12 +400,12 @@ async def test_what_is_old_is_deleted(stage: Stage) -> None:
     for _ in range(3):
         await stage.whole_round()
     now = stage.clock.now
-    while await proofs.forget_rounds(stage.db, now - timedelta(days=400), now + timedelta(seconds=1), 3):
+    while await proof_outcomes.forget_rounds(stage.db, now - timedelta(days=400), now + timedelta(seconds=1), 3):
         pass
     assert await stage.rows("select count(distinct round) from proof_parts") == [(1,)]  # the one under way
     assert await stage.rows("select count(*) from proof_failures") == [(CHUNKS,)]
     later = now + timedelta(seconds=1)
-    while await proofs.forget_rounds(stage.db, later, later, 3):
+    while await proof_outcomes.forget_rounds(stage.db, later, later, 3):
         pass
     assert await stage.rows("select count(*) from proof_failures") == [(0,)]
     assert await stage.rows("select count(*), count(judged_at) from proof_rounds") == [(1, 0)]

@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from fsn.coord.config import AuditConfig
-from fsn.coord.database.proofs import AskedReplica
+from fsn.coord.database.proof_writing import AskedReplica
 from fsn.coord.membership import Member, Membership
 from fsn.core.audit import Outcome
 from fsn.core.errors import PeerError, PeerRefused, PeerTimeout

@@ -3,7 +3,7 @@
 from collections import defaultdict
 
 from fsn.coord.auditing.asking import Asked
-from fsn.coord.database.proofs import Failure, Retry, Sums, Written
+from fsn.coord.database.proof_writing import Failure, Retry, Sums, Written
 from fsn.core.audit import MOST_TRIES
 from fsn.core.ids import NodeId
 

@@ -15,9 +15,10 @@ from blake3 import blake3
 from fsn.coord.auditing.asking import Asked, Asking
 from fsn.coord.auditing.collecting import Collected
 from fsn.coord.config import AuditConfig
-from fsn.coord.database import proofs
+from fsn.coord.database import proof_outcomes, proofs
 from fsn.coord.database.pool import Pool
-from fsn.coord.database.proofs import AskedReplica, Retry, Sampled, Written
+from fsn.coord.database.proof_writing import AskedReplica, Retry, Written
+from fsn.coord.database.proofs import Sampled
 from fsn.coord.database.reputations import Judged, judge_round
 from fsn.coord.membership import Membership
 from fsn.coord.metrics import CoordinatorMetrics
@@ -248,24 +249,24 @@ class Auditing:
 
     async def _suspects(self, number: int) -> bool:
         """Whether so many nodes did not answer in that round that it is rather us; said so in the catalogue then."""
-        if await proofs.suspicious_before(self.db, number + 1, 1):
-            await proofs.drop_retries(self.db, number)
+        if await proof_outcomes.suspicious_before(self.db, number + 1, 1):
+            await proof_outcomes.drop_retries(self.db, number)
             return True
-        before = await proofs.suspicious_before(self.db, number, ROUNDS_RUNNING)
-        found = await proofs.turnouts(self.db, number)
+        before = await proof_outcomes.suspicious_before(self.db, number, ROUNDS_RUNNING)
+        found = await proof_outcomes.turnouts(self.db, number)
         if not is_suspicious(found.values(), before):
             return False
         silent = sum(each.has_timed_out for each in found.values())
         why = f"{silent} of {len(found)} nodes did not answer in time: the coordinators suspect themselves"
-        if await proofs.suspect(self.db, number, why):
+        if await proof_outcomes.suspect(self.db, number, why):
             log.error("proof_round_suspicious", round=number, silent=silent, asked=len(found))
-        await proofs.drop_retries(self.db, number)
+        await proof_outcomes.drop_retries(self.db, number)
         return True
 
     async def _judge(self, now: datetime) -> bool:
         """Judge one round that is over; whether there was one."""
         ended = now - self.config.round
-        for number in (await proofs.unjudged_rounds(self.db, ended, ended - self.config.round / 4))[:1]:
+        for number in (await proof_outcomes.unjudged_rounds(self.db, ended, ended - self.config.round / 4))[:1]:
             await self._suspects(number)
             async with self.db.transaction() as connection:
                 changes = await judge_round(connection, number, now)
@@ -277,7 +278,7 @@ class Auditing:
         if trio.current_time() >= self._forget_at:
             await proofs.forget_retries(self.db, now - FORGET_RETRIES_AFTER)
             before = now - timedelta(days=self.config.keep_days)
-            count = await proofs.forget_rounds(self.db, before, now - KEEP_PARTS, FORGET_ROWS)
+            count = await proof_outcomes.forget_rounds(self.db, before, now - KEEP_PARTS, FORGET_ROWS)
             if not count:
                 self._forget_at = trio.current_time() + FORGET_SECONDS
 

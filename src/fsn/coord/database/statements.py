@@ -6,30 +6,22 @@ A node has two accounts: its own, and `<node>/held` for what is held back.
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
-from uuid import UUID
 
 import attrs
 
 from fsn.coord.database.base import Connection
 from fsn.coord.database.pool import Pool
 from fsn.core.economics import FIRST_HASH, DayInputs, Line, Statement, daily_statement
-from fsn.core.errors import InsufficientCredits
 from fsn.core.ids import NodeId, PeerId
-from fsn.core.units import MicroCredits, format_credits
 
 __all__ = [
     "NodeMoney",
     "SignedStatement",
-    "Tariff",
-    "add_tariff",
     "days_due",
     "last_hashes",
-    "list_payouts",
     "list_statements",
-    "list_tariffs",
     "money_of",
     "post_statements",
-    "request_payout",
     "return_held",
     "today_so_far",
 ]
@@ -61,37 +53,6 @@ class NodeMoney:
     balance: int = 0
     pending: int = 0
     held: int = 0
-
-
-@attrs.frozen
-class Tariff:
-    """What a GB-month of sealed bytes earns a node, in micro-credits, on the days that begin from `valid_from` on."""
-
-    version: int
-    valid_from: datetime
-    node_reward: int
-    reason: str
-
-
-# --- tariffs
-
-
-async def list_tariffs(db: Pool) -> Sequence[Tariff]:
-    """All of them, in the order in which they come into force."""
-    return await db.fetch_all(
-        "select version, valid_from, node_reward, reason from tariffs order by valid_from", row=Tariff
-    )
-
-
-async def add_tariff(db: Pool, *, valid_from: datetime, node_reward: int, reason: str) -> Tariff | None:
-    """Decide on another reward from a moment on; None when one from that moment, or a later one, is there already."""
-    return await db.fetch_one(
-        """insert into tariffs (version, valid_from, node_reward, reason)
-           select max(version) + 1, %(from)s, %(reward)s, %(reason)s from tariffs having max(valid_from) < %(from)s
-           returning version, valid_from, node_reward, reason""",
-        {"from": valid_from, "reward": node_reward, "reason": reason},
-        row=Tariff,
-    )
 
 
 # --- statements
@@ -207,46 +168,6 @@ async def return_held(db: Pool, registered_before: datetime, day: date, at: date
                 [kind, f"{kind}:{node}:{day}", at, [held, rewards if is_taken else account], [-balance, balance]],
             )
     return len(rows)
-
-
-async def request_payout(db: Pool, request: UUID, node: NodeId, amount: int, destination: str, at: datetime) -> bool:
-    """Record that a node wants `amount` micro-credits paid out; its balance falls by it at once. False when `request` was made before.
-
-    Raises InsufficientCredits when the balance is lower.
-    """
-    async with db.transaction() as connection:
-        cursor = await connection.execute(
-            """insert into payout_requests (id, node_id, amount, destination, at) values (%s, %s, %s, %s, %s) on conflict do nothing
-               returning id""",
-            [request, node, amount, destination, at],
-        )
-        if await cursor.fetchone() is None:
-            return False
-        cursor = await connection.execute(
-            """select a.id, a.balance, p.id from ledger_account p left join ledger_account a on a.kind = 'node' and a.owner = %s
-               where p.kind = 'system' and p.owner = 'payouts' for no key update of p""",
-            [str(node)],
-        )
-        account, balance, payouts = await cursor.fetchone()
-        if account is None or balance < amount:
-            raise InsufficientCredits(
-                f"a payout of {format_credits(MicroCredits(amount))} credits is wanted, the balance is"
-                f" {format_credits(MicroCredits(balance or 0))}"
-            )
-        await connection.execute(
-            "select ledger_post('payout', %s, %s, %s::bigint[], %s::bigint[])",
-            [f"payout:{request}", at, [account, payouts], [-amount, amount]],
-        )
-    return True
-
-
-async def list_payouts(db: Pool, node: NodeId) -> Sequence[tuple[UUID, int, str, str, datetime]]:
-    """The last hundred that the node asked for, the newest first: id, micro-credits, status, destination, when."""
-    rows = await db.fetch_all(
-        "select id, amount, status, destination, at from payout_requests where node_id = %s order by at desc, id limit 100",
-        [node],
-    )
-    return [(row[0], row[1], row[2], row[3], row[4]) for row in rows]
 
 
 async def today_so_far(db: Pool, nodes: Sequence[NodeId], now: datetime) -> Mapping[NodeId, DayInputs]:

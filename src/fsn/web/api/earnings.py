@@ -7,7 +7,8 @@ from uuid import UUID
 import attrs
 import msgspec
 
-from fsn.coord.database.statements import SignedStatement, list_payouts, list_statements, request_payout
+from fsn.coord.database.payouts import list_payouts, request_payout
+from fsn.coord.database.statements import SignedStatement, list_statements
 from fsn.coord.services import Services
 from fsn.core.errors import InsufficientCredits, Invalid, Unavailable
 from fsn.core.ids import NodeId

@@ -13,6 +13,7 @@ from fsn.cli.coordinator_settings import load_settings, settings_options
 from fsn.cli.exits import ReportingGroup, json_option, print_json
 from fsn.cli.proofs import show_proofs
 from fsn.cli.repairs import show_repairs
+from fsn.cli.tariff import tariff
 from fsn.coord.database.migrate import migrate as apply_migrations
 from fsn.coord.database.pool import Pool, open_pool
 from fsn.coord.database.reconciliations import allow_garbage, garbage_held
@@ -39,6 +40,7 @@ def coordinator() -> None:
 
 
 coordinator.add_command(nodes)
+coordinator.add_command(tariff)
 
 
 @coordinator.command(

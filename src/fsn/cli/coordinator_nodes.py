@@ -25,7 +25,7 @@ from fsn.core.units import format_size
 from fsn.daemon.coordinator import CoordinatorConfig, open_database
 from fsn.runtime.clock import system_clock
 
-__all__ = ["nodes", "parse_node"]
+__all__ = ["nodes", "open_catalogue", "parse_node"]
 
 T = TypeVar("T")
 
@@ -77,14 +77,14 @@ def _run(flags: dict[str, Any], act: Callable[[Pool], Awaitable[None]]) -> None:
     config = load_settings(**flags)
 
     async def main() -> None:
-        async with _open_catalogue(config) as db:
+        async with open_catalogue(config) as db:
             await act(db)
 
     trio.run(main)
 
 
 @asynccontextmanager
-async def _open_catalogue(config: CoordinatorConfig) -> AsyncIterator[Pool]:
+async def open_catalogue(config: CoordinatorConfig) -> AsyncIterator[Pool]:
     """The database, brought up to date; an embedded server that runs is shared, one that does not runs as long as the block."""
     if config.database.dsn is None and not (config.data_dir / "postgres").exists():
         raise ConfigError(f"there is no database in {config.data_dir}: name the coordinator's --data-dir, or its --dsn")

@@ -45,7 +45,7 @@ class CreditsConfig:
     welcome_grant: str = attrs.field(default="100.00", validator=_credits)
     """Credits that a new user starts with, as text: "100.00"."""
     price_per_gb_month: str = attrs.field(default="0", validator=_credits)
-    """Credits for storing 10^9 bytes in one replica for 30 days, as text. 0: storing is free until the tariff comes."""
+    """Credits for storing 10^9 bytes in one replica for 30 days, as text. 0: storing is free."""
 
     @property
     def welcome_grant_micro(self) -> MicroCredits:

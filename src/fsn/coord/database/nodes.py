@@ -1,11 +1,13 @@
 """Storage nodes in the catalogue, and the replicas that they should forget."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final, LiteralString
 from uuid import UUID
 
 import attrs
+from psycopg.errors import UniqueViolation
 
 from fsn.coord.catalog import NodeRecord
 from fsn.coord.database.pool import Pool
@@ -31,6 +33,7 @@ _NODE: LiteralString = """id, peer_id, name, operator_id, region, status::text a
     status_until, absent_since, vetted_at, suspended_at, judged_because"""
 
 
+TRIES: Final = 5
 NIL: Final = UUID(int=0)
 """Before all ids, and none of them. (`%s is null or id > %s` would read all rows before it once the statement is prepared.)"""
 
@@ -82,6 +85,15 @@ async def register_node(db: Pool, new: Registration) -> NodeId | None:
 
     None when its challenge is not newer than the last one it registered with: a replay.
     """
+    # While others refresh the same row, the look for its key can miss both its old and its new version, and the unique peer id is what the
+    # insertion meets then: ten registrations at once see it every few hundred times.
+    for _ in range(TRIES - 1):
+        with suppress(UniqueViolation):
+            return await _register_node(db, new)
+    return await _register_node(db, new)
+
+
+async def _register_node(db: Pool, new: Registration) -> NodeId | None:
     row = await db.fetch_one(
         """with taken as (
                insert into nodes (id, peer_id, public_key, name, operator_id, region, api_key_hash, challenged_at, registered_at,

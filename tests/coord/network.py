@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from random import Random
 
@@ -38,6 +39,16 @@ CONFIG = ServicesConfig(
     membership=MembershipConfig(suspect_seconds=5),
     upload=UploadConfig(store_seconds=1, chunk_seconds=4),
 )
+
+
+@attrs.define
+class Hand:
+    """A clock that is put forward by hand."""
+
+    now: datetime
+
+    def __call__(self) -> datetime:
+        return self.now
 
 
 @attrs.define(eq=False)

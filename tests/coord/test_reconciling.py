@@ -25,20 +25,10 @@ from fsn.p2p.client import Requester, open_requester
 from fsn.p2p.wire.messages import LossesReported, Refusal, ReportLosses
 from fsn.runtime.identity import Identity
 from fsn.runtime.supervise import Bell, Rest
-from tests.coord.network import CONFIG, Member, Network, open_network, wait_until
+from tests.coord.network import CONFIG, Hand, Member, Network, open_network, wait_until
 
 START = datetime(2026, 11, 1, 12, tzinfo=UTC)
 SETTINGS = ReconciliationConfig(garbage_at_once=5)
-
-
-@attrs.define
-class Hand:
-    """A clock that is put forward by hand."""
-
-    now: datetime = START
-
-    def __call__(self) -> datetime:
-        return self.now
 
 
 @attrs.define(eq=False)
@@ -96,7 +86,7 @@ async def stage(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[St
         return ()
 
     monkeypatch.setattr("fsn.coord.deleting.due_deletions", none_due)
-    clock = Hand()
+    clock = Hand(START)
     with trio.fail_after(60):
         async with (
             open_network(pool, CONFIG, nodes=3, clock=clock) as network,
@@ -298,7 +288,7 @@ async def test_a_flood_of_reports_is_bounded(stage: Stage) -> None:
 async def test_what_a_killed_coordinator_had_sent_is_collected(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Replicas that were durable on nodes, and not recorded when their coordinator died, are off the nodes after some rounds."""
     monkeypatch.setattr("fsn.coord.upkeep.reconciling.LOOK_SECONDS", 3600.0)
-    clock, identity, data = Hand(), Identity.generate(), bytes(3 * 262_144)
+    clock, identity, data = Hand(START), Identity.generate(), bytes(3 * 262_144)
 
     async def never(*_: object) -> None:
         await trio.sleep_forever()

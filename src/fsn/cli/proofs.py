@@ -6,27 +6,23 @@ from typing import Any
 import attrs
 import click
 
+from fsn.cli.coordinator_nodes import open_catalogue
 from fsn.cli.exits import print_json
 from fsn.coord.database.nodes import node_by_id
-from fsn.coord.database.pool import Pool, open_pool
+from fsn.coord.database.pool import Pool
 from fsn.coord.database.proof_reports import FailureRecord, RoundRecord, list_failures, list_rounds
 from fsn.coord.database.reputations import list_events, node_proofs
-from fsn.core.errors import ConfigError, NotFound
+from fsn.core.errors import NotFound
 from fsn.core.ids import NodeId
 from fsn.core.reputation import DISQUALIFIED_BELOW, SUSPENDED_BELOW, VETTING_PROOFS
-from fsn.daemon.coordinator import CoordinatorConfig, open_database
+from fsn.daemon.coordinator import CoordinatorConfig
 
 __all__ = ["show_proofs"]
 
 
 async def show_proofs(config: CoordinatorConfig, node: NodeId | None, limit: int, as_json: bool) -> None:
     """Print up to `limit` rounds; of one node its reputation, too, and up to `limit` events and failures. Safe beside a coordinator."""
-    if config.database.dsn is None and not (config.data_dir / "postgres").exists():
-        raise ConfigError(f"there is no database in {config.data_dir}: name the coordinator's --data-dir, or its --dsn")
-    async with (
-        open_database(config) as dsn,
-        open_pool(dsn, config.database.pool, driver=config.database.driver) as pool,
-    ):
+    async with open_catalogue(config) as pool:
         rounds = await list_rounds(pool, node, limit)
         if node is None:
             _print({"rounds": [_plain(each) for each in rounds]}, [_round_line(each) for each in rounds], as_json)

@@ -22,21 +22,11 @@ from fsn.core.ids import PeerId, ReplicaId
 from fsn.core.proofs import Challenge, network_id
 from fsn.p2p.client import Requester, open_requester
 from fsn.runtime.supervise import Rest
-from tests.coord.network import CONFIG, SECRETS, Member, Network, open_network
+from tests.coord.network import CONFIG, SECRETS, Hand, Member, Network, open_network
 
 ROUND = timedelta(hours=4)
 START = datetime.fromtimestamp(124_000 * ROUND.total_seconds(), UTC)
 CHUNKS = 8
-
-
-@attrs.define
-class Hand:
-    """A clock that is put forward by hand."""
-
-    now: datetime = START
-
-    def __call__(self) -> datetime:
-        return self.now
 
 
 @attrs.define(eq=False)
@@ -108,7 +98,7 @@ class Stage:
 @pytest.fixture
 async def stage(pool: Pool) -> AsyncIterator[Stage]:
     """Nobody but the test has rounds played, and nothing is repaired."""
-    clock = Hand()
+    clock = Hand(START)
     config = attrs.evolve(CONFIG, audit=AuditConfig(enabled=False))
     with trio.fail_after(60):
         async with (

@@ -1,15 +1,26 @@
 """`python -m bench [SUITE]`: the chunk path on a network of processes; statements on millions of rows; a node compared with the catalogue;
-sealing in the loop and in threads; TCP beside QUIC; the statements of repair and its speed beside an upload's; a round of proofs."""
+sealing in the loop and in threads; TCP beside QUIC; the statements of repair and its speed beside an upload's; a round of proofs;
+the ledger."""
 
 import argparse
 
-from bench import carriers, catalogue, chunk_path, proof_rounds, proofs, reconciliation, repairs, sealing
+from bench import carriers, catalogue, chunk_path, ledger, proof_rounds, proofs, reconciliation, repairs, sealing
 
 parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
 parser.add_argument(
     "suite",
     nargs="?",
-    choices=["chunks", "catalogue", "reconciliation", "sealing", "carriers", "repairs", "proof_rounds", "proofs"],
+    choices=[
+        "chunks",
+        "catalogue",
+        "reconciliation",
+        "sealing",
+        "carriers",
+        "repairs",
+        "proof_rounds",
+        "proofs",
+        "ledger",
+    ],
     default="chunks",
     help="default: chunks",
 )
@@ -35,6 +46,8 @@ elif args.suite == "carriers":
     carriers.main(args.repeats)
 elif args.suite == "reconciliation":
     reconciliation.main(args.compared)
+elif args.suite == "ledger":
+    ledger.main(args.repeats)
 elif args.suite == "proofs":
     proofs.main(args.repeats)
 elif args.suite == "repairs":

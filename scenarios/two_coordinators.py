@@ -2,16 +2,22 @@
 
 from typing import Any, Final
 
+import attrs
 import trio
 
 import fsn
+from fsn.coord.config import CreditsConfig
 from fsn.core.errors import FsnError
+from fsn.core.tariff import storage_cost
 from fsn.sim.coordinators import SimCoordinator
 from fsn.sim.invariants import Invariants
+from fsn.sim.network import default_config
 from fsn.sim.users import SimFile
 from scenarios.telling import tell_at_the_command_line
 
+CONFIG: Final = attrs.evolve(default_config(600.0, 60.0), credits=CreditsConfig(price_per_gb_month="100"))
 NETWORK: Final[dict[str, Any]] = {
+    "config": CONFIG,
     "nodes": 6,
     "coordinators": 2,
     "heartbeat_seconds": 600.0,
@@ -46,8 +52,10 @@ async def tell(net: fsn.Network, invariants: Invariants) -> None:
 
     counts = {len(chunk.readable) for chunk in await invariants.chunks()}
     assert counts == {3}, f"3 replicas of each chunk are wanted, not one less or more; found {sorted(counts)}"
-    charged = [charge.file for charge in await invariants.charges()]
-    assert len(charged) == len(set(charged)), "a file was charged twice"
+    for charge in await invariants.charges():
+        cost = storage_cost(charge.size_bytes, charge.pieces, CONFIG.credits.price_micro)
+        owed = cost if charge.status == "ready" else 0
+        assert charge.paid == owed, f"{owed} micro-credits are owed for {charge}"
 
 
 def is_repairing(net: fsn.Network) -> bool:

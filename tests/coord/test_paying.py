@@ -232,7 +232,11 @@ async def test_today_s_estimate_is_by_the_same_function(pool: Pool) -> None:
 
 
 async def test_ten_thousand_nodes_take_moments(pool: Pool) -> None:
-    """Statements of all of them are one transaction."""
+    """Statements of all of them are one transaction, also when PostgreSQL plans by what the ledger was before: users' accounts only."""
+    await pool.execute(
+        "insert into ledger_account (kind, owner) select 'user', gen_random_uuid()::text from generate_series(1, 200)"
+    )
+    await pool.execute("analyze")
     await pool.execute(
         """insert into nodes (id, peer_id, public_key, name, api_key_hash, challenged_at, registered_at, capacity_bytes, status_since,
                               absent_since, unfolded_from)

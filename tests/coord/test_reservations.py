@@ -77,6 +77,35 @@ async def test_a_complete_upload_is_charged_once(priced: Network, pool: Pool) ->
     assert await balance(pool, user) == GRANT - COST
 
 
+async def test_the_price_of_the_beginning_holds(priced: Network, pool: Pool) -> None:
+    """A coordinator at which storing has become dearer charges what was set aside, and so does one at which it became free."""
+    user, sessions = (await priced.user()).user.id, priced.services.sessions
+    for count, price in enumerate(["1000000", "0"], 1):
+        upload = await sessions.initiate(user, "f", SIZE, 3)
+        await sessions.put_chunk(user, upload.id, 0, bytes(SIZE))
+        config = attrs.evolve(CONFIG, credits=CreditsConfig(price_per_gb_month=price))
+        async with open_network(pool, config, nodes=0) as other:
+            await other.services.sessions.complete(user, upload.id)
+        assert await balance(pool, user) == GRANT - count * COST
+
+
+async def test_a_stream_of_unknown_size_is_charged_by_what_came(priced: Network, pool: Pool) -> None:
+    """When it ends; one that cannot be paid leaves nothing behind, and the error says how much was wanted and how much there is."""
+    user, uploads = (await priced.user()).user.id, priced.services.uploads
+    await uploads.store_stream(user, "f", None, 3, body(SIZE))
+    assert await balance(pool, user) == GRANT - COST
+    with pytest.raises(InsufficientCredits):
+        await uploads.store_stream(user, "g", None, 3, body(3 * SIZE))
+    assert await balance(pool, user) == GRANT - COST
+    with pytest.raises(InsufficientCredits, match=r"costs 0\.90 credits; the balance is 0\.70"):
+        await uploads.store_stream(user, "g", 3 * SIZE, 3, body(3 * SIZE))
+
+
+async def body(size: int) -> AsyncIterator[bytes]:
+    """So many bytes, in one piece."""
+    yield bytes(size)
+
+
 async def test_no_more_is_begun_than_can_be_paid(priced: Network, pool: Pool) -> None:
     """However many begin at once; of those that are refused nothing is kept."""
     user = (await priced.user()).user.id

@@ -40,7 +40,7 @@ class Session:
 @attrs.frozen
 class FileHealth:
     """How well a file is kept: the fewest live replicas of any of its chunks, of those wanted; chunks with fewer, and chunks in repair;
-    when the oldest proof was given (UTC)."""
+    when the last round of proofs began (UTC) that is over and asked for them, None before the first."""
 
     live_replicas: int | None = None
     wanted_replicas: int | None = None

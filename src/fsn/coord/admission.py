@@ -72,8 +72,12 @@ class Admission:
 
     async def _check_credits(self, user: UserId, size_bytes: int, copies: int) -> None:
         cost = self.cost(size_bytes, copies)
-        if cost and cost > await ledger.balance(self.db, "user", user):
-            raise InsufficientCredits(f"storing this file costs {format_credits(cost)} credits, more than the balance")
+        if cost and cost > (balance := await ledger.balance(self.db, "user", user)):
+            raise InsufficientCredits(
+                f"storing this file costs {format_credits(cost)} credits; the balance is {format_credits(balance)}",
+                wanted=format_credits(cost),
+                found=format_credits(balance),
+            )
 
     def _new_upload(self, user: UserId, filename: str, size_bytes: int | None, copies: int) -> Upload:
         now, file_id = self.clock(), FileId(self._new_id())

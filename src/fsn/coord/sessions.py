@@ -182,8 +182,15 @@ class Sessions:
         now = self._clock()
         ready = attrs.evolve(file, size_bytes=size_bytes, status="ready", ready_at=now)
         await self._check_whole(connection, ready)
-        await ledger.release(connection, file.user_id, file.id, now)
-        if cost := storage_cost(size_bytes, file.pieces, self._admission.credits.price_micro):
+        # What was set aside was agreed on, whatever the price is by now; only a stream of unknown size has nothing set aside.
+        cost = await ledger.release(connection, file.user_id, file.id, now)
+        if cost is None:
+            cost = (
+                storage_cost(size_bytes, file.pieces, self._admission.credits.price_micro)
+                if file.size_bytes is None
+                else None
+            )
+        if cost:
             await ledger.book(
                 connection,
                 kind="storage",

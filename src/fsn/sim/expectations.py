@@ -116,6 +116,8 @@ class ExpectProofs(OnNodes):
     """No fewer failed."""
     least_missed: int = attrs.field(default=0, validator=ge(0))
     """No fewer were missed."""
+    least_refused: int = attrs.field(default=0, validator=ge(0))
+    """No fewer were refused."""
     most_faults: int = attrs.field(default=10**9, validator=ge(0))
     """No more failed, were missed or refused."""
 
@@ -127,6 +129,7 @@ class ExpectProofs(OnNodes):
             found.passed >= self.least_passed
             and found.failed >= self.least_failed
             and found.missed >= self.least_missed
+            and found.refused >= self.least_refused
         )
         faults = found.failed + found.missed + found.refused
         stage.expect(

@@ -8,7 +8,7 @@ import trio
 
 from fsn.coord.database.nodes import node_by_id
 from fsn.coord.database.pool import Pool
-from fsn.coord.database.reputations import Judged, judge_round, list_events, node_proofs, start_anew
+from fsn.coord.database.reputations import Judged, exclude, judge_round, list_events, node_proofs, start_anew
 from fsn.core.ids import NodeId
 from fsn.core.reputation import VETTING_PROOFS
 from tests.coord.database.test_node_states import new_node
@@ -120,3 +120,18 @@ async def test_a_new_start_forgets_what_failed_before_it(pool: Pool) -> None:
     await add_round(pool, 2, node, passed=10)
     assert await judge(pool, 2, hours=4) == ()
     assert (await node_proofs(pool, node)).reputation.score == 1.0
+
+
+async def test_an_administrators_disqualification_is_on_record_as_the_node_stood(pool: Pool) -> None:
+    """With both of its tracks."""
+    node = await new_node(pool)
+    await add_round(pool, 1, node, passed=5, missed=5)
+    await judge(pool, 1)
+    async with pool.transaction() as connection:
+        await exclude(connection, node, reason="a complaint", at=AT + timedelta(hours=1))
+    stands = (await node_proofs(pool, node)).reputation
+    event = (await list_events(pool, node, None, 1))[0]
+    assert event.kind == "disqualified"
+    assert event.score == pytest.approx(stands.score)
+    assert event.answering == pytest.approx(stands.answering)
+    assert stands.answering < 1

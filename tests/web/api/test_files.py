@@ -1,6 +1,7 @@
 """The main job over HTTP: up in steps, up in one stream, down whole and in ranges, listed, deleted."""
 
 import secrets
+from datetime import datetime, timedelta
 
 import httpx
 import pytest
@@ -156,6 +157,26 @@ async def test_details_and_delete(api: Api) -> None:
     assert (await user.delete(url)).status_code == 204
     for response in (await user.get(url), await user.get(f"{url}/download"), await user.delete(url)):
         assert response.status_code == 404
+
+
+async def test_health_says_when_the_file_was_last_proved(api: Api) -> None:
+    """By the last round that is judged, is not under suspicion, and began when the file was there."""
+    user = await api.user()
+    file = await put(user, b"hello")
+    ready_at = datetime.fromisoformat(str(file["ready_at"]))
+    hours = {1: -1, 2: 4, 3: 8, 4: 12}
+    for number, after in hours.items():
+        await api.network.services.db.execute(
+            "insert into proof_rounds (round, begins_at, judged_at, suspicion) values (%s, %s, %s, %s)",
+            [
+                number,
+                ready_at + timedelta(hours=after),
+                None if number == 4 else ready_at,
+                "all silent" if number == 3 else None,
+            ],
+        )
+    proved_at = (await user.get(f"/api/v1/files/{file['id']}")).json()["health"]["proved_at"]
+    assert datetime.fromisoformat(proved_at) == ready_at + timedelta(hours=4)
 
 
 async def test_when_no_replica_can_be_read_the_answer_is_503(api: Api) -> None:

@@ -121,13 +121,7 @@ class Auditing:
         total = max(sum(held.values()), 1)
         slots = min(max(PAGE_REPLICAS * SLOTS // total, 1), SLOTS)
         parts = min(max(PAGE_REPLICAS * PARTS // total, 1), PARTS)
-        return _Round(
-            number,
-            part_order(secret, number),
-            sampled,
-            slots,
-            parts,
-        )
+        return _Round(number, part_order(secret, number), sampled, slots, parts)
 
     def _begin_of(self, number: int) -> datetime:
         return datetime.fromtimestamp(number * self.config.round.total_seconds(), UTC)

@@ -84,17 +84,19 @@ async def reserve(db: Connection, user: UUID, file: UUID, amount: MicroCredits, 
     )  # fmt: skip
 
 
-async def release(db: Connection, user: UUID, file: UUID, at: datetime) -> None:
-    """Give back what was set aside for an upload, if anything was, once: it is dropped, or charged in the same transaction."""
+async def release(db: Connection, user: UUID, file: UUID, at: datetime) -> MicroCredits | None:
+    """Give back what was set aside for an upload, once: it is dropped, or charged in the same transaction. How much; None when nothing
+    was."""
     cursor = await db.execute(
         """select -e.amount from ledger_tx t join ledger_entry e on e.tx = t.id
                join ledger_account a on a.id = e.account and a.kind = 'user' where t.ref = %s""",
         [f"reserve:{file}"],
     )
-    if (row := await cursor.fetchone()) is not None:
-        await book(
-            db, kind="release", ref=f"release:{file}", at=at, owner=("user", user), system=RESERVED, amount=MicroCredits(row[0])
-        )  # fmt: skip
+    if (row := await cursor.fetchone()) is None:
+        return None
+    amount = MicroCredits(row[0])
+    await book(db, kind="release", ref=f"release:{file}", at=at, owner=("user", user), system=RESERVED, amount=amount)
+    return amount
 
 
 async def _accounts(db: Connection, wanted: Mapping[str, str]) -> dict[str, int]:

@@ -9,7 +9,7 @@ import attrs
 from fsn.coord.database.pool import Pool
 from fsn.core.ids import NodeId
 
-__all__ = ["FailureRecord", "RoundRecord", "list_failures", "list_rounds", "told_to_nodes"]
+__all__ = ["FailureRecord", "RoundRecord", "last_proved", "list_failures", "list_rounds", "told_to_nodes"]
 
 
 @attrs.frozen
@@ -80,6 +80,16 @@ async def list_failures(
         [node, at, challenge, limit],
         row=FailureRecord,
     )
+
+
+async def last_proved(db: Pool, since: datetime) -> datetime | None:
+    """When the last round began that is judged, and not under suspicion, of those that began at `since` or later."""
+    row = await db.fetch_one(
+        """select begins_at from proof_rounds where begins_at >= %s and judged_at is not null and suspicion is null
+           order by round desc limit 1""",
+        [since],
+    )
+    return row[0] if row else None
 
 
 async def told_to_nodes(db: Pool, nodes: Sequence[NodeId]) -> Sequence[tuple[object, ...]]:

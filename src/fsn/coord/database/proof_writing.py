@@ -102,6 +102,7 @@ async def unjudged(connection: Connection, number: int) -> int:
 
 
 async def write(connection: Connection, number: int, written: Written, at: datetime, retry_at: datetime) -> None:
+    """Sums, failures with the losses that follow (queued for repair), and what is asked again from `retry_at` on."""
     await _add_sums(connection, number, written.sums)
     await _note_failures(connection, number, written.failures, at)
     by_reason: dict[str, list[ReplicaId]] = {}

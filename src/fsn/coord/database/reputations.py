@@ -103,8 +103,7 @@ async def judge_round(connection: Connection, number: int, at: datetime) -> tupl
     await _store(connection, number, judged)
     changes = [change for node, after in judged for change in _changes(node, after, at)]
     await _note(connection, number, changes, at)
-    for change in changes:
-        await _apply(connection, change, at)
+    await _apply(connection, changes, at)
     return tuple(changes)
 
 
@@ -148,12 +147,11 @@ async def start_anew(connection: Connection, node: NodeId, *, reason: str, at: d
 
 async def exclude(connection: Connection, node: NodeId, *, reason: str, at: datetime) -> None:
     """Put a disqualification by an administrator on record. The caller changes the state."""
-    cursor = await connection.execute(
-        "update nodes set judged_because = %s where id = %s returning reputation", [reason, node]
-    )
+    await connection.execute("update nodes set judged_because = %s where id = %s", [reason, node])
+    cursor = await connection.execute(f"select {_TRACKS} from node_reputations where node_id = %s", [node])  # noqa: S608 - a constant
     row = await cursor.fetchone()
-    if row is not None:
-        await _note(connection, None, [Judged(node, "disqualified", row[0], 1.0, reason)], at)
+    stands = Reputation() if row is None else _reputation(row)
+    await _note(connection, None, [Judged(node, "disqualified", stands.score, stands.answering, reason)], at)
 
 
 async def _nodes_of(connection: Connection, number: int) -> list[_Node]:
@@ -274,21 +272,25 @@ async def _note(connection: Connection, number: int | None, changes: Sequence[Ju
         )  # fmt: skip
 
 
-async def _apply(connection: Connection, change: Judged, at: datetime) -> None:
-    if change.kind == "disqualified":
+async def _apply(connection: Connection, changes: Sequence[Judged], at: datetime) -> None:
+    """What follows for the nodes: one statement a kind, but for the few that are disqualified."""
+
+    def of(kind: str) -> list[Judged]:
+        return [each for each in changes if each.kind == kind]
+
+    for change in of("disqualified"):
         if await change_status(connection, change.node, "disqualified", reason=change.reason, at=at):
             await queue_node(connection, change.node, reason="the node is disqualified", at=at)
-        await _mark(connection, change.node, "judged_because", change.reason)
-    elif change.kind == "suspended":
-        await _mark(connection, change.node, "judged_because", change.reason)
-        await connection.execute("update nodes set suspended_at = %s where id = %s", [at, change.node])
-    elif change.kind == "resumed":
+    if judged := [*of("disqualified"), *of("suspended")]:
         await connection.execute(
-            "update nodes set suspended_at = null, judged_because = null where id = %s", [change.node]
+            """update nodes set judged_because = c.reason from unnest(%s::uuid[], %s::text[]) as c (node, reason) where id = c.node""",
+            [[each.node for each in judged], [each.reason for each in judged]],
         )
-    elif change.kind == "vetted":
-        await connection.execute("update nodes set vetted_at = %s where id = %s", [at, change.node])
-
-
-async def _mark(connection: Connection, node: NodeId, column: LiteralString, value: str) -> None:
-    await connection.execute(f"update nodes set {column} = %s where id = %s", [value, node])  # noqa: S608 - a constant
+    if suspended := [each.node for each in of("suspended")]:
+        await connection.execute("update nodes set suspended_at = %s where id = any (%s::uuid[])", [at, suspended])
+    if resumed := [each.node for each in of("resumed")]:
+        await connection.execute(
+            "update nodes set suspended_at = null, judged_because = null where id = any (%s::uuid[])", [resumed]
+        )
+    if vetted := [each.node for each in of("vetted")]:
+        await connection.execute("update nodes set vetted_at = %s where id = any (%s::uuid[])", [at, vetted])

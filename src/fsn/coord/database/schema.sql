@@ -230,6 +230,7 @@ create table node_statements (
     coordinator text not null,
     signature bytea not null,
     made_at timestamp with time zone not null,
+    earned_total bigint not null,
     constraint node_statements_pkey PRIMARY KEY (node_id, day),
     constraint node_statements_check CHECK (((held >= 0) AND (held <= earned))),
     constraint node_statements_earned_check CHECK ((earned >= 0)),

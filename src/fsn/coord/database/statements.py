@@ -27,6 +27,9 @@ __all__ = [
 ]
 
 EPOCH: Final = date(1970, 1, 1)
+_FREE: Final = ""
+_HELD: Final = "/held"
+"""What the name of an account has behind the node's id."""
 
 
 @attrs.frozen
@@ -133,7 +136,8 @@ async def money_of(db: Pool, nodes: Sequence[NodeId]) -> Mapping[NodeId, NodeMon
     rows = await db.fetch_all(
         """select n.id, coalesce(s.earned, 0), coalesce(a.balance, 0), coalesce(p.pending, 0), coalesce(h.balance, 0)
            from unnest(%s::uuid[]) as n (id)
-               left join lateral (select sum(earned) as earned from node_statements where node_id = n.id) s on true
+               left join lateral (select earned_total as earned from node_statements where node_id = n.id
+                                  order by day desc limit 1) s on true
                left join ledger_account a on a.kind = 'node' and a.owner = n.id::text
                left join ledger_account h on h.kind = 'node' and h.owner = n.id::text || '/held'
                left join lateral (select sum(amount) as pending from payout_requests
@@ -148,9 +152,9 @@ async def return_held(db: Pool, registered_before: datetime, day: date, at: date
     disqualified; of how many nodes. Again on the same day is harmless."""
     rows = await db.fetch_all(
         """select h.id, h.balance, n.id, n.status = 'disqualified', a.id
-           from ledger_account h join nodes n on h.owner = n.id::text || '/held'
+           from ledger_account h join nodes n on n.id = split_part(h.owner, '/', 1)::uuid
                join ledger_account a on a.kind = 'node' and a.owner = n.id::text
-           where h.kind = 'node' and h.balance > 0
+           where h.kind = 'node' and h.owner like '%%/held' and h.balance > 0
                and (n.status in ('left', 'disqualified') or n.registered_at < %s)
                and not exists (select from node_days d where d.node_id = n.id and not d.stated)
            limit 1000""",
@@ -221,15 +225,17 @@ async def _insert(connection: Connection, signed: Sequence[SignedStatement], at:
         """with new as (
                insert into node_statements
                select s.node, s.day, s.age_days, s.byte_seconds, s.present, s.counted, s.asked, s.missed, s.failed, s.rounds, s.unproved,
-                      s.tariff, s.reward, s.earned, s.held, s.previous, s.hash, s.coordinator, s.signature, %(at)s
+                      s.tariff, s.reward, s.earned, s.held, s.previous, s.hash, s.coordinator, s.signature, %(at)s,
+                      coalesce(l.earned_total, 0) + s.earned
                from unnest(%(node)s::uuid[], %(date)s::date[], %(age_days)s::int[], %(byte_seconds)s::numeric[], %(present)s::int[],
                            %(counted)s::int[], %(asked)s::int[], %(missed)s::int[], %(failed)s::int[], %(rounds)s::smallint[],
                            %(unproved)s::smallint[], %(tariff)s::int[], %(reward)s::bigint[], %(earned)s::bigint[], %(held)s::bigint[],
                            %(previous)s::bytea[], %(hash)s::bytea[], %(coordinator)s::text[], %(signature)s::bytea[])
                    as s (node, day, age_days, byte_seconds, present, counted, asked, missed, failed, rounds, unproved, tariff, reward,
                          earned, held, previous, hash, coordinator, signature)
-               where s.previous = coalesce((select hash from node_statements b where b.node_id = s.node order by day desc limit 1),
-                                           decode(repeat('00', 32), 'hex'))
+                   left join lateral (select hash, earned_total from node_statements b where b.node_id = s.node
+                                      order by day desc limit 1) l on true
+               where s.previous = coalesce(l.hash, decode(repeat('00', 32), 'hex'))
                on conflict do nothing returning node_id, day),
            done as (update node_days d set stated = true from new where d.node_id = new.node_id and d.day = new.day)
            select node_id from new""",
@@ -251,48 +257,45 @@ async def _insert(connection: Connection, signed: Sequence[SignedStatement], at:
 
 
 async def _book(connection: Connection, signed: Sequence[SignedStatement], at: datetime) -> None:
-    """As `ledger_post` does it, for all of them in a few statements: the same locks in the same order, the same rows."""
+    """As `ledger_post` does it, for all of them in a few statements: the same locks in the same order, the same rows.
+
+    Accounts are joined by their numbers: planned before PostgreSQL has seen ten thousand new accounts, a join by their names would take
+    the square of them.
+    """
     paying = [each for each in signed if each.statement.earned]
     if not paying:
         return
-    nodes = [str(each.statement.inputs.node) for each in paying]
-    given = {
-        "nodes": nodes,
-        "refs": [f"statement:{each.statement.inputs.node}:{each.day}" for each in paying],
-        "free": [each.statement.earned - each.statement.held for each in paying],
-        "held": [each.statement.held for each in paying],
-        "at": at,
-    }
+    amounts = {_FREE: [each.statement.earned - each.statement.held for each in paying]}
+    amounts[_HELD] = [each.statement.held for each in paying]
+    owners = {part: [f"{each.statement.inputs.node}{part}" for each in paying] for part in amounts}
+    wanted = [owner for part in amounts for owner, amount in zip(owners[part], amounts[part], strict=True) if amount]
     await connection.execute(
-        """insert into ledger_account (kind, owner) select 'node', unnest(%(nodes)s::text[]) on conflict do nothing""",
-        given,
+        "insert into ledger_account (kind, owner) select 'node', unnest(%s::text[]) on conflict do nothing", [wanted]
     )
-    await connection.execute(
-        """insert into ledger_account (kind, owner)
-           select 'node', n.node || '/held' from unnest(%(nodes)s::text[], %(held)s::bigint[]) as n (node, held) where n.held > 0
-           on conflict do nothing""",
-        given,
+    cursor = await connection.execute(
+        """select owner, id from ledger_account where kind = 'node' and owner = any (%s::text[]) order by id for no key update""",
+        [wanted],
     )
+    numbers: dict[str, int] = dict(await cursor.fetchall())
     await connection.execute(
-        """select 1 from ledger_account where kind = 'node'
-               and owner in (select unnest(%(nodes)s::text[]) union all select unnest(%(nodes)s::text[]) || '/held')
-           order by id for no key update""",
-        given,
-    )
-    await connection.execute(
-        """with s as (select * from unnest(%(nodes)s::text[], %(refs)s::text[], %(free)s::bigint[], %(held)s::bigint[])
-                          as s (node, ref, free, held)),
+        """with s as (select * from unnest(%(refs)s::text[], %(free)s::bigint[], %(held)s::bigint[], %(frees)s::bigint[],
+                                           %(helds)s::bigint[]) as s (ref, free, held, free_account, held_account)),
            t as (insert into ledger_tx (kind, ref, at) select 'statement', ref, %(at)s from s returning id, ref),
            e as (
-               select t.id as tx, a.id as account, s.free as amount from s join t using (ref)
-                   join ledger_account a on a.kind = 'node' and a.owner = s.node where s.free > 0
+               select t.id as tx, s.free_account as account, s.free as amount from s join t using (ref) where s.free > 0
                union all
-               select t.id, a.id, s.held from s join t using (ref)
-                   join ledger_account a on a.kind = 'node' and a.owner = s.node || '/held' where s.held > 0
+               select t.id, s.held_account, s.held from s join t using (ref) where s.held > 0
                union all
                select t.id, a.id, -(s.free + s.held) from s join t using (ref)
                    join ledger_account a on a.kind = 'system' and a.owner = 'rewards'),
            noted as (insert into ledger_entry (tx, account, amount) select tx, account, amount from e)
            update ledger_account l set balance = l.balance + e.amount from e where l.id = e.account and l.kind = 'node'""",
-        given,
+        {
+            "refs": [f"statement:{each.statement.inputs.node}:{each.day}" for each in paying],
+            "free": amounts[_FREE],
+            "held": amounts[_HELD],
+            "frees": [numbers.get(owner) for owner in owners[_FREE]],
+            "helds": [numbers.get(owner) for owner in owners[_HELD]],
+            "at": at,
+        },
     )

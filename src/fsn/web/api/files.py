@@ -118,7 +118,9 @@ def _declare_reading(api: Operations, services: Services) -> None:
         """Health counts replicas on nodes that are there now."""
         details = await services.files.details(asking_user(), FileId(file_id))
         found = details.health
-        health = FileHealthView(found.live, details.file.pieces, found.chunks_below, found.chunks_in_repair, None)
+        health = FileHealthView(
+            found.live, details.file.pieces, found.chunks_below, found.chunks_in_repair, details.proved_at
+        )
         return file_view(details.file, health)
 
     @api.operation(

@@ -15,7 +15,9 @@ LATER = {"id": ("get_file", "download_file", "delete_file")}
 
 class FileHealthView(msgspec.Struct):
     """How well a file is kept: live replicas of its worst chunk on nodes that are there now (null without chunks) of those wanted;
-    chunks with fewer than wanted; chunks that wait for repair or are in it; when all were last proved (null: never)."""
+    chunks with fewer than wanted; chunks that wait for repair or are in it; when the last round of proofs began that is over and asked
+    for its replicas (null: none yet). Who failed it is no live replica any more; nodes with more than 4,096 replicas are asked for
+    a part of them in each round."""
 
     live_replicas: int | None
     wanted_replicas: int

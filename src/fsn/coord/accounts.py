@@ -14,6 +14,7 @@ import trio
 from fsn.coord.catalog import User
 from fsn.coord.config import AccountsConfig, CreditsConfig
 from fsn.coord.database import ledger
+from fsn.coord.database.charges import standing
 from fsn.coord.database.pool import Pool
 from fsn.coord.database.users import insert_user, user_by_email, user_by_id
 from fsn.core.errors import Invalid, Unauthorized
@@ -39,6 +40,10 @@ class Account:
 
     user: User
     balance: MicroCredits
+    past_due_since: datetime | None = None
+    """Since when the balance does not cover what is stored."""
+    kept_until: datetime | None = None
+    """When what is not paid is deleted."""
 
 
 @attrs.frozen
@@ -137,7 +142,9 @@ class Accounts:
         return await self._account(found)
 
     async def _account(self, user: User) -> Account:
-        return Account(user, await ledger.balance(self._db, "user", user.id))
+        found = await standing(self._db, user.id)
+        since = found.past_due_since
+        return Account(user, found.balance, since, since and since + timedelta(days=self._credits.grace_days))
 
     def _token(self, user: UserId, expires_at: datetime) -> str:
         claims = {

@@ -8,7 +8,7 @@ import attrs
 
 from fsn.coord.catalog import StoredFile, Upload
 from fsn.coord.config import CreditsConfig, UploadConfig
-from fsn.coord.database import ledger
+from fsn.coord.database.charges import standing
 from fsn.coord.database.pool import Pool
 from fsn.coord.keyring import Keyring
 from fsn.coord.membership import Membership
@@ -23,6 +23,8 @@ from fsn.runtime.clock import Clock
 __all__ = ["MOST_REPLICAS", "Admission"]
 
 MOST_REPLICAS = 10
+SHOWN_MICRO = 10_000
+"""Below a hundredth of a credit two decimals do not show what is missing."""
 
 
 @attrs.frozen
@@ -72,9 +74,20 @@ class Admission:
 
     async def _check_credits(self, user: UserId, size_bytes: int, copies: int) -> None:
         cost = self.cost(size_bytes, copies)
-        if cost and cost > (balance := await ledger.balance(self.db, "user", user)):
+        if not cost:
+            return
+        found = await standing(self.db, user)
+        if found.past_due_since is not None:
             raise InsufficientCredits(
-                f"storing this file costs {format_credits(cost)} credits; the balance is {format_credits(balance)}",
+                f"storing the files that are there is not paid since {found.past_due_since:%Y-%m-%d}: the account takes no new ones before"
+                f" credits are bought; the balance is {format_credits(found.balance)}",
+                code="past_due",
+                found=format_credits(found.balance),
+            )
+        if cost > (balance := found.balance):
+            short = f" ({cost - balance} micro-credits are missing)" if cost - balance < SHOWN_MICRO else ""
+            raise InsufficientCredits(
+                f"storing this file costs {format_credits(cost)} credits; the balance is {format_credits(balance)}{short}",
                 wanted=format_credits(cost),
                 found=format_credits(balance),
             )

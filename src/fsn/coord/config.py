@@ -46,6 +46,8 @@ class CreditsConfig:
     """Credits that a new user starts with, as text: "100.00"."""
     price_per_gb_month: str = attrs.field(default="0", validator=_credits)
     """Credits for storing 10^9 bytes in one replica for 30 days, as text. 0: storing is free."""
+    grace_days: float = attrs.field(default=14.0, validator=ge(0))
+    """The files of an account whose balance does not cover a day are kept so long; nothing new is taken from it."""
 
     @property
     def welcome_grant_micro(self) -> MicroCredits:

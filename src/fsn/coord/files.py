@@ -7,12 +7,14 @@ import attrs
 
 from fsn.coord.catalog import StoredFile
 from fsn.coord.database import files as file_table
+from fsn.coord.database.charges import paid_for
 from fsn.coord.database.chunks import FileHealth, file_health
 from fsn.coord.database.pool import Pool
 from fsn.coord.database.proof_reports import last_proved
 from fsn.coord.membership import Membership
 from fsn.core.errors import Conflict, NotFound
 from fsn.core.ids import FileId, UserId
+from fsn.core.units import MicroCredits
 from fsn.runtime.clock import Clock
 from fsn.runtime.supervise import Bell
 
@@ -25,6 +27,8 @@ class FileDetails:
 
     file: StoredFile
     health: FileHealth
+    paid: MicroCredits
+    """What storing it has cost so far."""
     proved_at: datetime | None
     """Begin of the last round of proofs that is judged and was not under suspicion, since the file is ready."""
 
@@ -61,7 +65,7 @@ class Files:
         found = await self.find(user, file)
         online = [member.node for member in self.membership.online()]
         proved_at = await last_proved(self.db, found.ready_at) if found.ready_at and found.size_bytes else None
-        return FileDetails(found, await file_health(self.db, file, online), proved_at)
+        return FileDetails(found, await file_health(self.db, file, online), await paid_for(self.db, file), proved_at)
 
     async def delete(self, user: UserId, file: FileId) -> None:
         """Destroy the file's key at once and have its replicas deleted, on absent nodes when they are back. Raises NotFound."""

@@ -14,6 +14,7 @@ from fsn.coord.accounts import Accounts
 from fsn.coord.admission import Admission
 from fsn.coord.auditing.asking import Asking
 from fsn.coord.auditing.rounds import Auditing
+from fsn.coord.charging import Charging
 from fsn.coord.config import (
     AccountsConfig,
     AuditConfig,
@@ -132,6 +133,8 @@ class Services:
     network: str
     """The network's name, told to nodes that register."""
     discovery: Discovery | None
+    charges_due: Bell
+    """Rings when credits were bought: an account may be able to pay again."""
     """None where it takes no part in a DHT."""
 
 
@@ -174,7 +177,7 @@ async def open_services(
         watch = attrs.evolve(config.membership, checkpoint_seconds=checkpoint_seconds)
         watching = Watching(db, transport.peer, membership, clock=clock, config=watch, addresses=announced)
         await watching.enter()
-        deletions_due, drains_due, scans_due, repairs_due = Bell(), Bell(), Bell(), Bell()
+        deletions_due, drains_due, scans_due, repairs_due, charges_due = Bell(), Bell(), Bell(), Bell(), Bell()
         recorder = Recorder(db, clock=clock, chance=chance, deletions_due=deletions_due, metrics=metrics)
         keyring = Keyring(keys.masters, random_bytes)
         replicator = Replicator(
@@ -220,6 +223,7 @@ async def open_services(
             watching,
             UptimeFolding(db, clock),
             Deleting(db, membership, requester, clock, deletions_due),
+            Charging(db, clock, config.credits, deletions_due, charges_due),
             Reconciling(
                 db, membership, requester, clock, chance, config.reconciliation, transport.peer, deletions_due, metrics
             ),
@@ -280,6 +284,7 @@ async def open_services(
             repair=repair,
             network=network,
             discovery=discovery,
+            charges_due=charges_due,
         )  # fmt: skip
         async with _running(recorder, membership, workers, shortest_rest_seconds):
             yield services

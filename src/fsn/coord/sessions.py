@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Protocol
 
 import attrs
@@ -13,12 +14,13 @@ from fsn.coord.database import chunks as chunk_table
 from fsn.coord.database import files as file_table
 from fsn.coord.database import ledger
 from fsn.coord.database.base import Connection
+from fsn.coord.database.charges import mark_paid
 from fsn.coord.database.pool import Pool
 from fsn.core.errors import Conflict, Invalid, NotFound
 from fsn.core.ids import FileId, PeerId, UploadId, UserId
 from fsn.core.keys import FileKey
 from fsn.core.sealing import fingerprint
-from fsn.core.tariff import storage_cost
+from fsn.core.tariff import PREPAID_DAYS, storage_cost
 from fsn.core.units import MicroCredits
 from fsn.runtime.supervise import Bell
 
@@ -200,6 +202,7 @@ class Sessions:
                 system=ledger.STORAGE,
                 amount=MicroCredits(-cost),
             )
+            await mark_paid(connection, file.id, cost, now + timedelta(days=PREPAID_DAYS))
         await file_table.mark_ready(connection, file.id, size_bytes, now)
         await file_table.set_upload_state(connection, file.id, "completed")
         return ready

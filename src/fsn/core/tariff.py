@@ -5,8 +5,10 @@ from typing import Final
 from fsn.core.chunking import CHUNK_BYTES, chunk_count
 from fsn.core.units import MicroCredits
 
-__all__ = ["storage_cost"]
+__all__ = ["PREPAID_DAYS", "storage_cost"]
 
+PREPAID_DAYS: Final = 30
+"""What an upload pays for; then each day is charged."""
 SMALLEST_BILLED_CHUNK_BYTES: Final = 4096
 """A tiny chunk costs its node an inode and an index row all the same."""
 GB: Final = 10**9

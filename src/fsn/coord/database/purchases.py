@@ -56,6 +56,7 @@ async def purchase(db: Pool, wanted: Purchase) -> Purchase:
                 connection, kind="purchase", ref=f"purchase:{wanted.id}", at=wanted.created_at, owner=("user", wanted.user),
                 system=SALES, amount=wanted.micro_credits,
             )  # fmt: skip
+            await connection.execute("update users set charge_after = null where id = %s", [wanted.user])
             await connection.execute(
                 "update credit_purchases set tx = (select id from ledger_tx where ref = %s) where id = %s",
                 [f"purchase:{wanted.id}", wanted.id],

@@ -110,11 +110,15 @@ create table files (
     ready_at timestamp with time zone,
     deleted_at timestamp with time zone,
     cleared_at timestamp with time zone,
+    monthly_cost bigint not null default 0,
+    paid_micro bigint not null default 0,
+    paid_until timestamp with time zone,
     constraint files_pkey PRIMARY KEY (id),
     constraint files_check CHECK (((pieces_needed >= 1) AND (pieces_needed <= pieces))),
     constraint files_check1 CHECK (((status = 'deleted'::file_status) OR ((wrapped_key IS NOT NULL) AND (wrap_secret IS NOT NULL)))),
     constraint files_check2 CHECK (((status <> 'ready'::file_status) OR (size_bytes IS NOT NULL))),
     constraint files_chunk_bytes_check CHECK ((chunk_bytes > 0)),
+    constraint files_monthly_cost_check CHECK ((monthly_cost >= 0)),
     constraint files_pieces_check CHECK ((pieces >= 1)),
     constraint files_size_bytes_check CHECK ((size_bytes >= 0)),
     constraint files_master_key_id_fkey FOREIGN KEY (master_key_id) REFERENCES master_keys(id),
@@ -516,6 +520,8 @@ create table users (
     email text not null,
     password_hash text not null,
     created_at timestamp with time zone not null,
+    past_due_since timestamp with time zone,
+    charge_after timestamp with time zone,
     constraint users_pkey PRIMARY KEY (id)
 );
 
@@ -526,6 +532,10 @@ CREATE UNIQUE INDEX coordinator_watches_open ON public.coordinator_watches USING
 CREATE INDEX dial_backs_direct ON public.dial_backs USING btree (tested_at) WHERE (reach = 'direct'::text);
 
 CREATE INDEX drains_due ON public.drains USING btree (due_at);
+
+CREATE INDEX files_due ON public.files USING btree (paid_until) WHERE ((status = 'ready'::file_status) AND (paid_until IS NOT NULL));
+
+CREATE INDEX files_due_of_user ON public.files USING btree (user_id, paid_until) WHERE ((status = 'ready'::file_status) AND (paid_until IS NOT NULL));
 
 CREATE INDEX files_of_user ON public.files USING btree (user_id, created_at DESC, id DESC) WHERE (status <> 'deleted'::file_status);
 
@@ -596,6 +606,8 @@ CREATE INDEX uploads_open ON public.uploads USING btree (expires_at) WHERE (stat
 CREATE INDEX uploads_streamed ON public.uploads USING btree (streamed_by) WHERE ((state = 'open'::upload_state) AND (streamed_by IS NOT NULL));
 
 CREATE UNIQUE INDEX users_email ON public.users USING btree (lower(email));
+
+CREATE INDEX users_past_due ON public.users USING btree (id) WHERE (past_due_since IS NOT NULL);
 
 CREATE OR REPLACE FUNCTION public.ledger_immutable()
  RETURNS trigger

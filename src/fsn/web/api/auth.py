@@ -27,12 +27,15 @@ class Credentials(RequestModel, frozen=True, kw_only=True):
 
 
 class UserView(msgspec.Struct):
-    """A user. `credits` are shown with two decimals."""
+    """A user. `credits` are shown with two decimals. `past_due_since`: the balance does not cover what is stored, nothing new is taken, and
+    what is not paid is deleted after `kept_until`; both null while nothing is owed."""
 
     id: UUID
     email: str
     credits: str
     created_at: datetime
+    past_due_since: datetime | None
+    kept_until: datetime | None
 
 
 class LoginView(msgspec.Struct):
@@ -78,4 +81,11 @@ def declare_auth(api: Operations, services: Services, limits: Limits) -> None:
 
 def _user_view(account: Account) -> UserView:
     user = account.user
-    return UserView(user.id, user.email, format_credits(account.balance), user.created_at)
+    return UserView(
+        user.id,
+        user.email,
+        format_credits(account.balance),
+        user.created_at,
+        account.past_due_since,
+        account.kept_until,
+    )

@@ -21,6 +21,7 @@ from fsn.core.errors import (
     Unavailable,
 )
 from fsn.core.ids import FileId
+from fsn.core.units import format_credits
 from fsn.web.api.fields import Filename, Replicas
 from fsn.web.api.paging import Page, decode_cursor, encode_cursor
 from fsn.web.api.views import LATER, FileHealthView, FilesView, FileView, file_view
@@ -36,7 +37,7 @@ __all__ = ["declare_files"]
 FILES = "/api/v1/files"
 _STORING = (
     Coded(Invalid, ("invalid_filename", "size_mismatch")), Coded(Conflict, ("upload_closed", "chunk_differs")),
-    TooLarge, InsufficientCredits, TooFewNodes, TooFewCopies, Unavailable,
+    TooLarge, Coded(InsufficientCredits, ("past_due",)), TooFewNodes, TooFewCopies, Unavailable,
 )  # fmt: skip
 _LOCATION = {"Location": "The file's address."}
 
@@ -121,7 +122,9 @@ def _declare_reading(api: Operations, services: Services) -> None:
         health = FileHealthView(
             found.live, details.file.pieces, found.chunks_below, found.chunks_in_repair, details.proved_at
         )
-        return file_view(details.file, health)
+        view = file_view(details.file, health)
+        view.cost_so_far = format_credits(details.paid)
+        return view
 
     @api.operation(
         "GET", f"{FILES}/<uuid:file_id>/download", summary="Download a file", tags=("files",), security=(USER,),

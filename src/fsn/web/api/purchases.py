@@ -75,6 +75,7 @@ def declare_purchases(api: Operations, services: Services) -> None:
             uuid4(), user, MOCK, f"{user}:{_key()}", cents, MicroCredits(cents * MICRO_CREDITS_A_CENT), services.clock()
         )
         found = await purchase(services.db, wanted)
+        services.charges_due.ring()
         return PurchaseView(
             found.id,
             f"{found.amount_usd_cents / 100:.2f}",

@@ -133,7 +133,7 @@ def declare_uploads(api: Operations, services: Services) -> None:
     @api.operation(
         "POST", f"{UPLOAD}/initiate", summary="Begin an upload in steps", tags=("uploads",), security=(USER,),
         body=InitiateBody, ok=(201, InitiatedView), leads_to={"upload_id": _STEPS},
-        errors=(Coded(Invalid, ("invalid_filename",)), TooLarge, InsufficientCredits, TooFewNodes, Unavailable),
+        errors=(Coded(Invalid, ("invalid_filename",)), TooLarge, Coded(InsufficientCredits, ("past_due",)), TooFewNodes, Unavailable),
     )  # fmt: skip
     async def initiate_upload(body: InitiateBody) -> InitiatedView:
         """Then send every chunk and complete the upload, within 48 hours."""

@@ -27,7 +27,8 @@ class FileHealthView(msgspec.Struct):
 
 
 class FileView(msgspec.Struct):
-    """A file. `size_bytes` is null while a stream of unknown length comes in; `health` comes with one file, not with lists."""
+    """A file. `size_bytes` is null while a stream of unknown length comes in; `health` and `cost_so_far` (credits)
+    come with one file, not with lists."""
 
     id: UUID
     filename: str
@@ -37,6 +38,7 @@ class FileView(msgspec.Struct):
     created_at: datetime
     ready_at: datetime | None
     health: FileHealthView | msgspec.UnsetType = msgspec.UNSET
+    cost_so_far: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class FilesView(msgspec.Struct):

@@ -1,0 +1,98 @@
+"""Whatever is booked, in whatever order and however often: entries sum to zero, no balance is negative, each follows from its entries."""
+
+from collections import Counter
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID, uuid4
+
+import trio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fsn.coord.database import ledger
+from fsn.coord.database.pool import Pool
+from fsn.core.errors import InsufficientCredits
+from fsn.core.units import MicroCredits
+
+AT: Final = datetime(2026, 11, 26, tzinfo=UTC)
+OPERATIONS = st.lists(
+    st.tuples(
+        st.sampled_from(["grant", "reserve", "release", "charge"]),
+        st.integers(0, 2),  # whose
+        st.integers(0, 4),  # for which file, or of which gift
+        st.integers(1, 10**12),
+    ),
+    max_size=40,
+)
+
+
+async def check_books(db: Pool) -> None:
+    """Over all that this database has seen."""
+    assert await db.fetch_one("select coalesce(sum(amount), 0) from ledger_entry") == (0,)
+    assert not await db.fetch_all("select tx from ledger_entry group by tx having sum(amount) <> 0")
+    assert not await db.fetch_all(
+        """select id from ledger_account a where kind <> 'system'
+               and (balance < 0 or balance <> coalesce((select sum(amount) from ledger_entry where account = a.id), 0))"""
+    )
+
+
+async def move(db: Pool, what: str, owner: UUID, number: int, amount: int) -> None:
+    """One operation, in a transaction of its own. Files belong to their owner; what is charged is named by its file, too."""
+    file = UUID(int=(owner.int + number + 1) % 2**128)
+    async with db.transaction() as connection:
+        match what:
+            case "reserve":
+                await ledger.reserve(connection, owner, file, MicroCredits(amount), AT)
+            case "release":
+                await ledger.release(connection, owner, file, AT)
+            case _:
+                signed, system = (amount, ledger.GRANTS) if what == "grant" else (-amount, ledger.STORAGE)
+                await ledger.book(
+                    connection, kind=what, ref=f"{what}:{file}", at=AT, owner=("user", owner), system=system, amount=MicroCredits(signed)
+                )  # fmt: skip
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(operations=OPERATIONS)
+async def test_every_history_adds_up(pool: Pool, operations: list[tuple[str, int, int, int]]) -> None:
+    """As a model says that is a dictionary: an operation said twice is one; one that cannot be paid is none."""
+    owners = [uuid4() for _ in range(3)]
+    async with pool.transaction() as connection:
+        for owner in owners:
+            await ledger.open_account(connection, "user", owner)
+    wanted: Counter[UUID] = Counter()
+    done: dict[tuple[str, UUID, int], int] = {}
+    for what, whose, number, amount in operations:
+        owner = owners[whose]
+        key, change = (what, owner, number), amount if what == "grant" else -amount
+        if what == "release":
+            change = -done.get(("reserve", owner, number), 0)
+        if key not in done and wanted[owner] + change >= 0 and change:
+            done[key] = change
+            wanted[owner] += change
+        with suppress(InsufficientCredits):
+            await move(pool, what, owner, number, amount)
+        assert await ledger.balance(pool, "user", owner) == wanted[owner]
+    await check_books(pool)
+
+
+async def test_many_debits_of_one_balance_at_once(pool: Pool) -> None:
+    """Every one that there is money for is booked, and none more, however many wait for the same row."""
+    owner, done = uuid4(), 0
+    async with pool.transaction() as connection:
+        await ledger.open_account(connection, "user", owner)
+    await move(pool, "grant", owner, 0, 100)
+
+    async def debit(first: int) -> None:
+        nonlocal done
+        for number in range(first, first + 5):
+            with suppress(InsufficientCredits):
+                await move(pool, "charge", owner, number, 1)
+                done += 1
+
+    async with trio.open_nursery() as nursery:
+        for task in range(32):
+            nursery.start_soon(debit, 5 * task)
+    assert (done, await ledger.balance(pool, "user", owner)) == (100, 0)
+    await check_books(pool)

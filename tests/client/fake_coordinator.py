@@ -171,6 +171,12 @@ class _Door:
                 return 200, {"balance": "1000.00"}
             case "GET", ["quote"]:
                 return 200, {"size_bytes": int(query["size_bytes"]), "replicas": 3, "cost": "4.50"}
+            case "GET", ["nodes", _, "proofs"]:
+                sums = {"asked": 5, "passed": 4, "failed": 0, "missed": 1, "refused": 0}
+                rounds = [
+                    {"round": 7, "begins_at": "2026-11-26T20:00:00Z", "judged_at": None, "suspicion": None, **sums}
+                ]
+                return 200, {"rounds": rounds, "events": [], "failures": [], "next_cursor": None}
             case "GET", ["nodes"]:
                 return 200, {"nodes": [{"id": str(UUID(int=1)), "name": "n1", "status": "online"}], "next_cursor": None}
             case "PUT", ["files"]:

@@ -41,7 +41,10 @@ async def test_lists_are_paged(client: Client, coordinator: FakeCoordinator) -> 
     async for file in client.files(page_size=2):
         assert file.filename == "0.txt"
         break
-    assert [node.status async for node in client.nodes()] == ["online"]
+    nodes = [node async for node in client.nodes()]
+    assert [node.status for node in nodes] == ["online"]
+    (found,) = await client.proof_rounds(nodes[0].id)
+    assert (found.round, found.passed, found.missed, found.judged_at) == (7, 4, 1, None)
 
 
 async def test_money(client: Client) -> None:

@@ -20,12 +20,15 @@ from fsn.cli.exits import json_option, print_json
 from fsn.cli.local_network import Daemon, LocalNetwork, free_port, make_folder, open_local_network
 from fsn.cli.progress import ShowProgress, open_progress
 from fsn.client import Client, File
-from fsn.core.errors import ConfigError, Conflict, Corrupt
+from fsn.core.errors import ConfigError, Conflict, Corrupt, PeerTimeout
 from fsn.core.units import format_size, parse_size
 
 __all__ = ["demo", "killing_half_way"]
 
 _BLOCK_BYTES = 4 * 1024 * 1024
+_SETTINGS = {"FSN_CREDITS__PRICE_PER_GB_MONTH": "1.5", "FSN_AUDIT__ROUND_HOURS": "0.01"}
+"""A price, and rounds of 36 s: who looks on does not wait for four hours."""
+_PROOFS_SECONDS = 90.0
 _COPIES_OF_ALL = 6
 """On this one disk: the file itself, three replicas, the download, and room for PostgreSQL and rounding."""
 Say = Callable[[str], None]
@@ -78,7 +81,7 @@ def demo(
 ) -> None:
     """Run a coordinator and storage nodes here, send FILE (or a random one) through them, and kill a node in between.
 
-    Ends with 0 when both files came back bit for bit.
+    Ends with 0 when both files came back bit for bit and the living nodes proved that they hold them.
 
     \b
     fsn demo
@@ -157,7 +160,12 @@ class _Story:
     async def _run(self) -> list[Transfer]:
         async with (
             open_local_network(
-                self.folder, nodes=self.node_count, http_port=self.http_port, say=self.say, remove=self.remove
+                self.folder,
+                nodes=self.node_count,
+                http_port=self.http_port,
+                say=self.say,
+                remove=self.remove,
+                settings=_SETTINGS,
             ) as network,
             Client(network.url) as client,
         ):
@@ -167,6 +175,8 @@ class _Story:
             second = await self._upload_while_killing(client, network)
             transfers = [await self._fetch(client, sent) for sent in (first, second)]
             self._conclude(transfers)
+            await self._show_proofs(client, network)
+            await self._show_credits(client, first)
             if self.keep:
                 self._show_commands(network, first)
                 await trio.sleep_forever()
@@ -232,6 +242,31 @@ class _Story:
             rates = f"up {each.rate(each.upload_seconds)} MB/s, down {each.rate(each.download_seconds)} MB/s"
             self.say(f"  {each.name:12} {format_size(each.size_bytes):>10}  {rates}  SHA-256 {each.sha256}")
 
+    async def _show_proofs(self, client: Client, network: LocalNetwork) -> None:
+        """What the coordinator has on record of each node, once the living ones that hold something have proved it."""
+        killed = {node.name for node in network.nodes if node.process.poll() is not None}
+        names = {node.name for node in network.nodes if node.name not in killed and node.replicas()}
+        self.say("Waiting for proofs of storage (a round takes 36 s here, 4 hours elsewhere) ...")
+        with trio.move_on_after(_PROOFS_SECONDS):
+            while True:
+                proofs = await _proofs(client)
+                if all(proofs[name]["passed"] for name in names):
+                    break
+                await trio.sleep(1)
+        proofs = await _proofs(client)
+        for name, sums in sorted(proofs.items()):
+            counts = ", ".join(f"{count} {word}" for word, count in sums.items())
+            self.say(f"  {name:8} {counts}{'  (killed: who cannot be asked is not blamed)' if name in killed else ''}")
+        if late := [name for name in names if not proofs[name]["passed"]]:
+            raise PeerTimeout(f"no proof of {', '.join(sorted(late))} within {_PROOFS_SECONDS:.0f} s")
+
+    async def _show_credits(self, client: Client, first: Sent) -> None:
+        cost = (await client.quote(first.file.size_bytes or 0)).cost
+        left = (await client.balance()).balance
+        self.say(
+            f"Storing {first.path.name} costs {cost:.2f} credits for 30 days; the user has {left:.2f} left after both files."
+        )
+
     def _show_commands(self, network: LocalNetwork, first: Sent) -> None:
         email = (self.folder / "user.email").read_text().strip()
         called, quoted = shlex.quote(program("fsn")), shlex.quote(str(self.folder))
@@ -261,6 +296,17 @@ The network goes on at {url}; everything is in {folder}. To try:
   {fsn} ls --url {url}
   {fsn} node chunks list --data-dir {quoted}/node-1
 """
+
+
+async def _proofs(client: Client) -> dict[str, dict[str, int]]:
+    """Passed, failed and missed proofs of each node, by its name, the round that is under way included."""
+    found = {}
+    async for node in client.nodes():
+        rounds = await client.proof_rounds(node.id)
+        found[node.name] = {
+            word: sum(getattr(each, word) for each in rounds) for word in ("passed", "failed", "missed")
+        }
+    return found
 
 
 def _both(bar: ShowProgress | None, watch: ShowProgress | None) -> ShowProgress:

@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -163,7 +163,7 @@ def open_warden(remove: Path | None = None) -> Iterator[Warden]:
 
 @asynccontextmanager
 async def open_daemon(
-    warden: Warden, name: str, folder: Path, arguments: list[str], stop_seconds: float
+    warden: Warden, name: str, folder: Path, arguments: list[str], stop_seconds: float, settings: Mapping[str, str] = {}
 ) -> AsyncIterator[Daemon]:
     """A daemon that listens when the block begins and has ended when it is left."""
     ports_file, log = folder / "ports.json", folder.with_name(f"{name}.log")
@@ -174,7 +174,7 @@ async def open_daemon(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            env=_environment(),
+            env={**_environment(), **settings},
             start_new_session=True,
         )
     warden.began(process.pid)
@@ -205,16 +205,19 @@ def _failed(daemon: Daemon, what: str) -> Unavailable:
 
 @asynccontextmanager
 async def open_local_network(
-    folder: Path, *, nodes: int, http_port: int, say: Callable[[str], None], remove: Path | None = None
-) -> AsyncIterator[LocalNetwork]:
+    folder: Path, *, nodes: int, http_port: int, say: Callable[[str], None], remove: Path | None = None,
+    settings: Mapping[str, str] = {},
+) -> AsyncIterator[LocalNetwork]:  # fmt: skip
     """A coordinator on `http_port` (0 = any) and `nodes` storage nodes that are all online when the block begins.
+
+    `settings` are the coordinator's, by the names of their environment variables.
 
     Their folders and logs lie below `folder`. Raises Unavailable, with the end of the log on stderr, when one does not start, and
     PeerTimeout when the nodes do not join. When the block is left, by whatever way, no process is left; should this process be
     killed, another sees to that and removes the folder `remove`.
     """
     with open_warden(remove) as warden:
-        async with _open_coordinator(warden, folder / "coordinator", http_port) as coordinator:
+        async with _open_coordinator(warden, folder / "coordinator", http_port, settings) as coordinator:
             network = LocalNetwork(f"http://127.0.0.1:{coordinator.ports['http']}", coordinator)
             say(f"The coordinator answers at {network.url} (PostgreSQL included).")
             async with _open_nodes(warden, network, folder, nodes):
@@ -224,12 +227,14 @@ async def open_local_network(
 
 
 @asynccontextmanager
-async def _open_coordinator(warden: Warden, folder: Path, http_port: int) -> AsyncIterator[Daemon]:
+async def _open_coordinator(
+    warden: Warden, folder: Path, http_port: int, settings: Mapping[str, str]
+) -> AsyncIterator[Daemon]:
     make_folder(folder)
     flags = ["--data-dir", str(folder), "--http-port", str(http_port), "--p2p-port", "0"]
     try:
         async with open_daemon(
-            warden, "coordinator", folder, _fsn("coordinator", "start", *flags), _COORDINATOR_STOP_SECONDS
+            warden, "coordinator", folder, _fsn("coordinator", "start", *flags), _COORDINATOR_STOP_SECONDS, settings
         ) as daemon:
             yield daemon
     finally:

@@ -3,6 +3,18 @@
 from fsn.client.client import Client
 from fsn.client.connection import Timeouts
 from fsn.client.retrying import Retrying
-from fsn.client.values import Balance, File, FileHealth, Node, Quote, Session, User
+from fsn.client.values import Balance, File, FileHealth, Node, ProofRound, Quote, Session, User
 
-__all__ = ["Balance", "Client", "File", "FileHealth", "Node", "Quote", "Retrying", "Session", "Timeouts", "User"]
+__all__ = [
+    "Balance",
+    "Client",
+    "File",
+    "FileHealth",
+    "Node",
+    "ProofRound",
+    "Quote",
+    "Retrying",
+    "Session",
+    "Timeouts",
+    "User",
+]

@@ -1,7 +1,7 @@
 """`Client`: everything that a user can do over the HTTP API, from a trio program."""
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import TracebackType
@@ -14,9 +14,9 @@ from fsn.client.pages import Pages
 from fsn.client.retrying import Retrying
 from fsn.client.sources import Progress, Source
 from fsn.client.uploading import upload, upload_resumable
-from fsn.client.values import Balance, File, Node, Quote, Session, User, structure
+from fsn.client.values import Balance, File, Node, ProofRound, Quote, Session, User, structure
 from fsn.core.errors import Invalid
-from fsn.core.ids import FileId, UploadId
+from fsn.core.ids import FileId, NodeId, UploadId
 
 __all__ = ["Client"]
 
@@ -165,6 +165,11 @@ class Client:
     async def balance(self) -> Balance:
         """The account's credits."""
         return structure(await self._connection.call("GET", "/api/v1/balance"), Balance)
+
+    async def proof_rounds(self, node_id: NodeId) -> Sequence[ProofRound]:
+        """A storage node's last rounds of proofs, the newest first, as anyone may see them; NotFound when there is no such node."""
+        answer = await self._connection.call("GET", f"/api/v1/nodes/{node_id}/proofs", params={"limit": "1"})
+        return [structure(each, ProofRound) for each in answer["rounds"]]
 
     def nodes(self, *, page_size: int = 200) -> AsyncIterator[Node]:
         """All storage nodes, as anyone may see them."""

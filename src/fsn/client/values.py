@@ -13,7 +13,19 @@ import cattrs
 from fsn.core.errors import ProtocolViolation
 from fsn.core.ids import FileId, NodeId, UploadId, UserId
 
-__all__ = ["Balance", "File", "FileHealth", "Node", "Quote", "Session", "UploadState", "User", "as_json", "structure"]
+__all__ = [
+    "Balance",
+    "File",
+    "FileHealth",
+    "Node",
+    "ProofRound",
+    "Quote",
+    "Session",
+    "UploadState",
+    "User",
+    "as_json",
+    "structure",
+]
 
 T = TypeVar("T")
 
@@ -90,6 +102,20 @@ class Quote:
     size_bytes: int
     replicas: int
     cost: Decimal
+
+
+@attrs.frozen
+class ProofRound:
+    """A round of proofs of storage, and how those of one node ended in it. `judged_at` (UTC) is None while it may still grow."""
+
+    round: int
+    begins_at: datetime
+    judged_at: datetime | None = None
+    suspicion: str | None = None
+    asked: int = 0
+    passed: int = 0
+    failed: int = 0
+    missed: int = 0
 
 
 @attrs.frozen

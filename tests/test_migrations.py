@@ -215,3 +215,33 @@ def test_no_server() -> None:
     """A server that does not answer is Unavailable, which is worth another try."""
     with pytest.raises(Unavailable):
         migrate("postgresql://fsn@127.0.0.1:1/fsn")
+
+
+def test_what_was_paid_and_earned_before_is_carried_over(empty_database_dsn: str) -> None:
+    """A file that was paid when it became ready is due 30 days after; a node's statements know what was earned up to them."""
+    migrate(empty_database_dsn, upto=13)
+    with psycopg.connect(empty_database_dsn, autocommit=True) as connection:
+        connection.execute("""
+            insert into users (id, email, password_hash, created_at) values (md5('u')::uuid, 'a@b.c', '', now());
+            insert into ledger_account (kind, owner, balance) values ('user', md5('u')::uuid::text, 100);
+            insert into master_keys (id, first_used_at) values ('k', now());
+            insert into files (id, user_id, name, size_bytes, chunk_bytes, pieces, status, master_key_id, wrapped_key, wrap_secret,
+                               created_at, ready_at)
+                select md5(name)::uuid, md5('u')::uuid, name, 1, 262144, 3, 'ready', 'k', '', '', '2026-11-01Z', '2026-11-01Z'
+                from unnest(array['paid', 'free']) as n (name);
+            select ledger_post('storage', 'storage:' || md5('paid')::uuid, now(), array_agg(id order by owner = 'storage'), '{-7,7}')
+                from ledger_account where kind = 'user' or owner = 'storage';
+            insert into nodes (id, peer_id, public_key, name, api_key_hash, challenged_at, registered_at, capacity_bytes)
+                values (md5('n')::uuid, 'p', sha256('n'), 'n', sha256('n'), now(), now(), 1);
+            insert into node_statements
+                select md5('n')::uuid, day::date, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, earned, 0, sha256(''), sha256(''), 'p',
+                       sha256('') || sha256(''), now()
+                from (values ('2026-11-01', 5), ('2026-11-02', 6)) as s (day, earned);
+        """)
+        migrate(empty_database_dsn)
+        files = connection.execute(
+            "select name, monthly_cost, paid_micro, paid_until = '2026-12-01Z' from files order by name desc"
+        )
+        assert files.fetchall() == [("paid", 7, 7, True), ("free", 0, 0, None)]
+        earned = connection.execute("select earned_total from node_statements order by day")
+        assert [row[0] for row in earned.fetchall()] == [5, 11]

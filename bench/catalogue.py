@@ -9,7 +9,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -111,6 +111,21 @@ class CountingConnection(TrioConnection):
         """One round trip: psycopg comes here for each command, and for nothing else that we use."""
         self.meter.trips += 1
         return await super().wait(*args, **kwargs)
+
+
+@contextmanager
+def open_server() -> Iterator[tuple[Path, str]]:
+    """A folder, and the DSN of an embedded server in it, all migrations applied. It syncs, as a coordinator's does."""
+    with tempfile.TemporaryDirectory(prefix="fsn-bench-", dir="/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        server = EmbeddedPostgres(folder / "postgres")
+        try:
+            dsn = server.start()
+            migrate(dsn)
+            yield folder, dsn
+        finally:
+            server.stop()
 
 
 @asynccontextmanager
@@ -347,13 +362,7 @@ def main(replicas: int = 3_000_000) -> None:
 @contextmanager
 def open_catalogue(shape: Shape) -> Iterator[str]:
     """The DSN of a server of its own that has all the rows."""
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fsn-bench-", dir="/tmp")))
-        folder.chmod(0o711)
-        server = EmbeddedPostgres(folder)
-        dsn = server.start()
-        stack.callback(server.stop)
-        migrate(dsn)
+    with open_server() as (_, dsn):
         began = time.perf_counter()
         fill(dsn, shape)
         with psycopg.connect(dsn) as connection:

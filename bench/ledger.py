@@ -1,19 +1,16 @@
 """Bookings a second: many tasks that debit one balance, and each its own; and ten thousand nodes' statements."""
 
 import statistics
-import tempfile
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Final
 from uuid import UUID, uuid4
 
 import trio
 
+from bench.catalogue import open_server
 from fsn.coord.database import ledger
-from fsn.coord.database.embedded import EmbeddedPostgres
-from fsn.coord.database.migrate import migrate
 from fsn.coord.database.pool import Pool, PoolConfig, open_pool
 from fsn.coord.paying import Paying
 from fsn.core.errors import InsufficientCredits
@@ -121,13 +118,6 @@ async def _statements(dsn: str) -> None:
 
 def main(repeats: int) -> None:
     """Print it."""
-    with tempfile.TemporaryDirectory(prefix="fsn-bench-", dir="/tmp") as folder:
-        Path(folder).chmod(0o711)
-        server = EmbeddedPostgres(Path(folder) / "postgres")
-        dsn = server.start()
-        try:
-            migrate(dsn)
-            trio.run(_debits, dsn, repeats)
-            trio.run(_statements, dsn)
-        finally:
-            server.stop()
+    with open_server() as (_, dsn):
+        trio.run(_debits, dsn, repeats)
+        trio.run(_statements, dsn)

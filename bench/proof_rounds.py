@@ -2,7 +2,6 @@
 
 import os
 import secrets
-import tempfile
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,13 +12,11 @@ import attrs
 import psycopg
 import trio
 
-from bench.catalogue import open_metered
+from bench.catalogue import open_metered, open_server
 from bench.catalogue_rows import NOW, named
 from fsn.coord.auditing.asking import Asked
 from fsn.coord.auditing.rounds import Auditing
 from fsn.coord.config import AuditConfig
-from fsn.coord.database.embedded import EmbeddedPostgres
-from fsn.coord.database.migrate import migrate
 from fsn.coord.database.pool import Pool
 from fsn.coord.database.proof_writing import AskedReplica
 from fsn.coord.metrics import CoordinatorMetrics
@@ -175,19 +172,12 @@ def _verify_many() -> None:
 def main(count: int) -> None:
     """Print what a round over `count` replicas on 100 nodes costs, all asked for and sampled, and how fast proofs are verified."""
     _verify_many()
-    with tempfile.TemporaryDirectory(prefix="fsn-bench-", dir="/tmp") as folder:
-        Path(folder).chmod(0o711)
-        server = EmbeddedPostgres(Path(folder) / "postgres")
-        dsn = server.start()
-        try:
-            migrate(dsn)
-            began = time.perf_counter()
-            _fill(dsn, count)
-            print(f"{count:,} replicas on {NODES} nodes; filled in {time.perf_counter() - began:.0f} s")
-            round_seconds = AuditConfig().round.total_seconds()
-            begin = datetime.fromtimestamp((NOW.timestamp() // round_seconds + 2) * round_seconds, UTC)
-            trio.run(_play, dsn, "all replicas", begin)
-            trio.run(_agree, dsn, count // NODES)
-            trio.run(_play, dsn, "sampled, as nodes are large", begin + 2 * AuditConfig().round)
-        finally:
-            server.stop()
+    with open_server() as (_, dsn):
+        began = time.perf_counter()
+        _fill(dsn, count)
+        print(f"{count:,} replicas on {NODES} nodes; filled in {time.perf_counter() - began:.0f} s")
+        round_seconds = AuditConfig().round.total_seconds()
+        begin = datetime.fromtimestamp((NOW.timestamp() // round_seconds + 2) * round_seconds, UTC)
+        trio.run(_play, dsn, "all replicas", begin)
+        trio.run(_agree, dsn, count // NODES)
+        trio.run(_play, dsn, "sampled, as nodes are large", begin + 2 * AuditConfig().round)

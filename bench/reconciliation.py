@@ -1,6 +1,5 @@
 """Comparing a node with the catalogue: time of both sides, bytes on the wire, and what PostgreSQL reads for it."""
 
-import tempfile
 import time
 from collections.abc import Iterator
 from hashlib import md5, sha256
@@ -12,10 +11,8 @@ import attrs
 import psycopg
 import trio
 
-from bench.catalogue import open_metered
+from bench.catalogue import open_metered, open_server
 from bench.catalogue_rows import NOW, named
-from fsn.coord.database.embedded import EmbeddedPostgres
-from fsn.coord.database.migrate import migrate
 from fsn.coord.upkeep.comparing import Comparison
 from fsn.core.ids import NodeId, PeerId, ReplicaId
 from fsn.core.reconciliation import Difference
@@ -134,26 +131,19 @@ def _scan(plan: dict[str, Any]) -> str:
 
 def main(count: int) -> None:
     """Print what a comparison of `count` replicas costs, and whether that is what we want."""
-    with tempfile.TemporaryDirectory(prefix="fsn-bench-", dir="/tmp") as folder:
-        Path(folder).chmod(0o711)
-        server = EmbeddedPostgres(Path(folder) / "postgres")
-        dsn = server.start()
-        try:
-            migrate(dsn)
-            began = time.perf_counter()
-            _fill_catalogue(dsn, count)
-            index = _fill_index(Path(folder) / INDEX_NAME, count)
-            print(f"{count:,} replicas on the node, as many on another; filled in {time.perf_counter() - began:.0f} s")
-            store = DiskStore(None, None, index, None, None, None, None, None)  # type: ignore[arg-type] # only the index is asked
-            trio.run(lambda: _compare(dsn, store, "equal"))
-            trio.run(lambda: _compare(dsn, store, "equal, explained", is_explained=True))
-            gone = [chunk for number, chunk in enumerate(_rows(count)) if number % (count // 100) == 0]
-            index.remove([chunk.replica for chunk in gone])
-            strays = [attrs.evolve(chunk, replica=ReplicaId(UUID(int=chunk.replica.int ^ 1))) for chunk in gone]
-            index.add(strays)
-            trio.run(lambda: _compare(dsn, store, f"{len(gone)} lost, {len(strays)} garbage"))
-            trio.run(lambda: _compare(dsn, store, "the same, explained", is_explained=True))
-            print(f"wanted for 1,000,000 equal ones: below {WANTED_SECONDS:g} s and {WANTED_BYTES:,} bytes")
-            index.close()
-        finally:
-            server.stop()
+    with open_server() as (folder, dsn):
+        began = time.perf_counter()
+        _fill_catalogue(dsn, count)
+        index = _fill_index(folder / INDEX_NAME, count)
+        print(f"{count:,} replicas on the node, as many on another; filled in {time.perf_counter() - began:.0f} s")
+        store = DiskStore(None, None, index, None, None, None, None, None)  # type: ignore[arg-type] # only the index is asked
+        trio.run(lambda: _compare(dsn, store, "equal"))
+        trio.run(lambda: _compare(dsn, store, "equal, explained", is_explained=True))
+        gone = [chunk for number, chunk in enumerate(_rows(count)) if number % (count // 100) == 0]
+        index.remove([chunk.replica for chunk in gone])
+        strays = [attrs.evolve(chunk, replica=ReplicaId(UUID(int=chunk.replica.int ^ 1))) for chunk in gone]
+        index.add(strays)
+        trio.run(lambda: _compare(dsn, store, f"{len(gone)} lost, {len(strays)} garbage"))
+        trio.run(lambda: _compare(dsn, store, "the same, explained", is_explained=True))
+        print(f"wanted for 1,000,000 equal ones: below {WANTED_SECONDS:g} s and {WANTED_BYTES:,} bytes")
+        index.close()

@@ -26,7 +26,7 @@ BEGIN = datetime(2026, 11, 1, tzinfo=UTC)
 PRICED = attrs.evolve(CONFIG, credits=CreditsConfig(welcome_grant="1", price_per_gb_month="1000"))
 GRANT, PRICE, SIZE = 1_000_000, 1_000_000_000, 100_001
 COST = storage_cost(SIZE, 3, PRICE)
-DAY = -(-COST // 30)
+DAY = 10_001
 """Rounded up: 300003 micro-credits are 10000.1 a day."""
 GRACE = timedelta(days=14)
 

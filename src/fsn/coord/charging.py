@@ -39,7 +39,7 @@ class Charging:
         for user in users:
             charged = await charge_user(self.db, user, now, grace)
             files, amount = files + charged.files, amount + charged.amount
-            if charged.is_new:
+            if charged.is_newly_past_due:
                 log.warning("account_past_due", user=str(user), kept_until=(now + grace).isoformat())
             for file in charged.deleted:
                 log.warning("unpaid_file_deleted", user=str(user), file=str(file))

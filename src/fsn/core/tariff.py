@@ -5,7 +5,7 @@ from typing import Final
 from fsn.core.chunking import CHUNK_BYTES, chunk_count
 from fsn.core.units import MicroCredits
 
-__all__ = ["PREPAID_DAYS", "storage_cost"]
+__all__ = ["PREPAID_DAYS", "daily_cost", "storage_cost"]
 
 PREPAID_DAYS: Final = 30
 """What an upload pays for; then each day is charged."""
@@ -26,3 +26,8 @@ def storage_cost(size_bytes: int, replica_count: int, price_micro_credits: int) 
     last = size_bytes - (count - 1) * CHUNK_BYTES
     billed = (count - 1) * CHUNK_BYTES + max(last, SMALLEST_BILLED_CHUNK_BYTES)
     return MicroCredits(-(-billed * replica_count * price_micro_credits // GB))
+
+
+def daily_cost(monthly_micro_credits: int) -> MicroCredits:
+    """Micro-credits for a day of a file whose 30 days cost so much, rounded up."""
+    return MicroCredits(-(-monthly_micro_credits // PREPAID_DAYS))

@@ -1,7 +1,4 @@
-"""Storing after the days that were paid for in advance: each file is charged day by day; who cannot pay is past due.
-
-A file's day costs a thirtieth of what its 30 days cost, rounded up to the micro-credit.
-"""
+"""Storing after the days that were paid for in advance: each file is charged day by day; who cannot pay is past due."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -14,7 +11,7 @@ from fsn.coord.database.base import Connection
 from fsn.coord.database.files import forget_file
 from fsn.coord.database.pool import Pool
 from fsn.core.ids import FileId, UserId
-from fsn.core.tariff import PREPAID_DAYS
+from fsn.core.tariff import daily_cost
 from fsn.core.units import MicroCredits
 
 __all__ = ["Charged", "Standing", "charge_user", "mark_paid", "paid_for", "standing", "users_due"]
@@ -35,12 +32,11 @@ class Standing:
 @attrs.frozen
 class Charged:
     """What became of a user's files that were due: charged (`files`, `amount` in micro-credits), or not, for the balance does not cover
-    them. `is_new`: it did so until now. `deleted`: those whose grace is over."""
+    them: `is_newly_past_due` when it did so until now. `deleted`: those whose grace is over."""
 
     files: int = 0
     amount: int = 0
-    is_past_due: bool = False
-    is_new: bool = False
+    is_newly_past_due: bool = False
     deleted: Sequence[FileId] = ()
 
 
@@ -100,12 +96,12 @@ async def charge_user(db: Pool, user: UserId, now: datetime, grace: timedelta) -
 async def _due(connection: Connection, user: UserId, now: datetime) -> list[tuple[FileId, datetime, int]]:
     """Files, locked, with the beginning of the day that is due, and what it costs."""
     cursor = await connection.execute(
-        """select id, paid_until, (monthly_cost + %(days)s - 1) / %(days)s from files
+        """select id, paid_until, monthly_cost from files
            where user_id = %(user)s and status = 'ready' and paid_until <= %(now)s
            order by paid_until, id limit %(limit)s for no key update""",
-        {"days": PREPAID_DAYS, "user": user, "now": now, "limit": FILES_AT_ONCE},
+        {"user": user, "now": now, "limit": FILES_AT_ONCE},
     )
-    return [(FileId(row[0]), row[1], row[2]) for row in await cursor.fetchall()]
+    return [(FileId(row[0]), row[1], daily_cost(row[2])) for row in await cursor.fetchall()]
 
 
 async def _locked_balance(connection: Connection, user: UserId) -> int:
@@ -155,9 +151,9 @@ async def _fall_due(
         await forget_file(connection, user, file, now)
     if deleted:
         await _clear(connection, user, now)
-        return Charged(is_past_due=True, deleted=deleted)
+        return Charged(deleted=deleted)
     await connection.execute(
         "update users set past_due_since = coalesce(past_due_since, %(now)s), charge_after = %(after)s where id = %(user)s",
         {"now": now, "after": now + TRY_AGAIN, "user": user},
     )
-    return Charged(is_past_due=True, is_new=since is None)
+    return Charged(is_newly_past_due=since is None)

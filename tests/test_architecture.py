@@ -26,6 +26,7 @@ DOORS = {
     "fsn.p2p.wire.discovery_pb2": ("fsn/p2p/wire/discovery_codec.py",),
     "sqlite3": ("fsn/node/chunkstore/",),
     "httpx": ("fsn/client/",),
+    "stripe": ("fsn/coord/payments/stripe_checkout.py",),
     "click": ("fsn/cli/",),
 }
 """A foreign library, and the only places that import it: its exceptions and types are translated there, and nowhere else."""

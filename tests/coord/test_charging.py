@@ -14,7 +14,7 @@ from fsn.coord.config import CreditsConfig
 from fsn.coord.database import ledger
 from fsn.coord.database.charges import Charged, charge_user, standing
 from fsn.coord.database.pool import Pool
-from fsn.coord.database.purchases import Purchase, purchase
+from fsn.coord.database.purchases import Purchase, begin, settle
 from fsn.core.errors import InsufficientCredits, NotFound
 from fsn.core.ids import FileId, UserId
 from fsn.core.tariff import storage_cost
@@ -66,10 +66,9 @@ class Accounting:
 
     async def buy(self, amount: int) -> None:
         """Add micro-credits."""
-        await purchase(
-            self.pool,
-            Purchase(uuid4(), self.user, "mock", f"{self.clock.now}", 1, MicroCredits(amount), self.clock.now),
-        )
+        wanted = Purchase(uuid4(), self.user, "mock", f"{self.clock.now}", 1, MicroCredits(amount), self.clock.now)
+        await begin(self.pool, wanted)
+        await settle(self.pool, wanted.id, self.clock.now)
 
     async def paid(self, file: FileId) -> int:
         """As the user sees it."""

@@ -1,9 +1,10 @@
 """The coordinator's settings, section by section, each beside what it is for."""
 
 from datetime import timedelta
+from pathlib import Path
 
 import attrs
-from attrs.validators import ge, gt, in_, le
+from attrs.validators import ge, gt, in_, le, optional
 
 from fsn.core.errors import ConfigError
 from fsn.core.proofs import DEFAULT_DIFFICULTY, MAX_DIFFICULTY
@@ -16,6 +17,7 @@ __all__ = [
     "CreditsConfig",
     "DownloadConfig",
     "MembershipConfig",
+    "PaymentsConfig",
     "PlacementConfig",
     "ReconciliationConfig",
     "RepairConfig",
@@ -58,6 +60,31 @@ class CreditsConfig:
     def price_micro(self) -> MicroCredits:
         """The price in micro-credits per GB, month and replica."""
         return parse_credits(self.price_per_gb_month)
+
+
+def _check_url(_: object, attribute: "attrs.Attribute[str]", value: str) -> None:
+    if not value.startswith(("http://", "https://")) or value.partition("://")[2].startswith("/"):
+        raise ConfigError(f"{attribute.name} wants an address like https://files.example.org/credits; found {value!r}")
+
+
+@attrs.frozen(kw_only=True)
+class PaymentsConfig:
+    """Who takes users' dollars: Stripe Checkout when all three of its settings are given; else nobody, and each purchase counts as paid."""
+
+    stripe_key_file: Path | None = None
+    """File with Stripe's secret or restricted key (it may write Checkout Sessions): sk_..., rk_..."""
+    stripe_webhook_secret_file: Path | None = None
+    """File with the signing secret of the webhook endpoint /api/v1/payments/stripe/webhook: whsec_..."""
+    return_url: str | None = attrs.field(default=None, validator=optional(_check_url))
+    """Stripe sends users back here after paying, or not, with ?purchase=<its id> added."""
+    stripe_api_url: str = attrs.field(default="https://api.stripe.com", validator=_check_url)
+    """Where Stripe's API is."""
+
+    def __attrs_post_init__(self) -> None:
+        wanted = ("stripe_key_file", "stripe_webhook_secret_file", "return_url")
+        missing = [name for name in wanted if getattr(self, name) is None]
+        if missing and len(missing) < len(wanted):
+            raise ConfigError(f"payments: {', '.join(wanted)} go together; not set: {', '.join(missing)}")
 
 
 @attrs.frozen

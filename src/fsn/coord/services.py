@@ -21,6 +21,7 @@ from fsn.coord.config import (
     CreditsConfig,
     DownloadConfig,
     MembershipConfig,
+    PaymentsConfig,
     PlacementConfig,
     ReconciliationConfig,
     RepairConfig,
@@ -44,6 +45,8 @@ from fsn.coord.losses import LossReports
 from fsn.coord.membership import Membership
 from fsn.coord.metrics import CoordinatorMetrics
 from fsn.coord.paying import Paying
+from fsn.coord.payments.buying import Buying
+from fsn.coord.payments.provider import open_provider
 from fsn.coord.recording import Recorder
 from fsn.coord.registration import Registrar
 from fsn.coord.replication import Replicator
@@ -79,6 +82,7 @@ class ServicesConfig:
 
     accounts: AccountsConfig = AccountsConfig()
     credits: CreditsConfig = CreditsConfig()
+    payments: PaymentsConfig = PaymentsConfig()
     membership: MembershipConfig = MembershipConfig()
     placement: PlacementConfig = PlacementConfig()
     upload: UploadConfig = UploadConfig()
@@ -133,9 +137,8 @@ class Services:
     network: str
     """The network's name, told to nodes that register."""
     discovery: Discovery | None
-    charges_due: Bell
-    """Rings when credits were bought: an account may be able to pay again."""
     """None where it takes no part in a DHT."""
+    buying: Buying
 
 
 def load_secrets(folder: Path, environment: Mapping[str, str]) -> Secrets:
@@ -162,13 +165,14 @@ async def open_services(
 ) -> AsyncIterator[Services]:
     """Run the coordinator's services over `db` and `transport` for the length of the block.
 
-    Raises ConfigError when the database needs a master key that `keys` does not have. A worker that keeps failing ends the block.
+    Raises ConfigError when the database needs a master key that `keys` does not have, or a secret of `config` cannot be read. A worker
+    that keeps failing ends the block.
     `shortest_rest_seconds`: see `supervise`.
     """
     chance = chance or SystemRandom()
     await check_master_keys(db, keys.masters.keys, keys.masters.current, clock())
     metrics = CoordinatorMetrics()
-    async with open_requester(transport) as requester:
+    async with open_provider(config.payments) as payments, open_requester(transport) as requester:
         membership = Membership(
             db, transport, requester, clock=clock, chance=chance, config=config.membership, placement=config.placement
         )
@@ -284,7 +288,7 @@ async def open_services(
             repair=repair,
             network=network,
             discovery=discovery,
-            charges_due=charges_due,
+            buying=Buying(db, payments, clock, charges_due),
         )  # fmt: skip
         async with _running(recorder, membership, workers, shortest_rest_seconds):
             yield services

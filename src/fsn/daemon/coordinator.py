@@ -16,6 +16,7 @@ from fsn.coord.config import (
     CreditsConfig,
     DownloadConfig,
     MembershipConfig,
+    PaymentsConfig,
     PlacementConfig,
     ReconciliationConfig,
     RepairConfig,
@@ -85,6 +86,7 @@ class CoordinatorConfig:
     database: DatabaseConfig = DatabaseConfig()
     accounts: AccountsConfig = AccountsConfig()
     credits: CreditsConfig = CreditsConfig()
+    payments: PaymentsConfig = PaymentsConfig()
     membership: MembershipConfig = MembershipConfig()
     placement: PlacementConfig = PlacementConfig()
     upload: UploadConfig = UploadConfig()
@@ -98,7 +100,7 @@ class CoordinatorConfig:
     def services(self) -> ServicesConfig:
         """The part that the services take."""
         return ServicesConfig(
-            accounts=self.accounts, credits=self.credits, membership=self.membership, placement=self.placement,
+            accounts=self.accounts, credits=self.credits, payments=self.payments, membership=self.membership, placement=self.placement,
             upload=self.upload, download=self.download, repair=self.repair, reconciliation=self.reconciliation,
             audit=self.audit,
         )  # fmt: skip

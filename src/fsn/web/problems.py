@@ -111,7 +111,7 @@ def _told(error: errors.StorageError) -> str:
     """A store's own words name our folders, hosts and accounts: they are for the operator."""
     log.warning("http_store_failed", code=error.code, reason=error.message)
     if error.transient:
-        return "the store behind this is not available at the moment; try again a little later"
+        return "a service behind this is not available at the moment; try again a little later"
     return "the store behind this failed; the request id finds the reason in the log"
 
 

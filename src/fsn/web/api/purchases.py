@@ -1,15 +1,15 @@
 """Buying credits over HTTP, and what became of them."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID, uuid4
 
 import msgspec
 
 from fsn.coord.database.ledger import balance
-from fsn.coord.database.purchases import HistoryEntry, Purchase, history, purchase
+from fsn.coord.database.purchases import HistoryEntry, Purchase, history
 from fsn.coord.services import Services
-from fsn.core.errors import Conflict, Invalid, Unavailable
+from fsn.core.errors import Conflict, Invalid, NotFound, Unavailable
 from fsn.core.units import MicroCredits, format_credits
 from fsn.web.api.paging import Page, decode_cursor, encode_cursor
 from fsn.web.auth import USER, asking_user
@@ -18,10 +18,8 @@ from fsn.web.quart_front import current_request
 
 __all__ = ["declare_purchases"]
 
-MICRO_CREDITS_A_CENT = 10_000_000
-"""1,000 credits a US dollar."""
 MOST_USD = 10_000.0
-MOCK = "mock"
+LONGEST_EVENT_BYTES = 256 * 1024
 LONGEST_KEY = 200
 
 
@@ -32,9 +30,11 @@ class PurchaseBody(RequestModel, frozen=True, kw_only=True):
 
 
 class PurchaseView(msgspec.Struct):
-    """What was bought, and what there is now."""
+    """What is bought, and what there is now. `status` is pending (while `checkout_url` is the page to pay on), paid or failed."""
 
     id: UUID
+    status: Literal["pending", "paid", "failed"]
+    checkout_url: str | None
     amount_usd: str
     credits: str
     balance: str
@@ -63,27 +63,49 @@ class HistoryView(msgspec.Struct):
 def declare_purchases(api: Operations, services: Services) -> None:
     """Add the operations."""
 
-    @api.operation(
-        "POST", "/api/v1/auth/credits/purchase", summary="Buy credits", tags=("credits",), body=PurchaseBody,
-        headers={"Idempotency-Key": "The same key again is the same purchase: nothing more is bought."},
-        ok=(201, PurchaseView), errors=(Invalid, Coded(Conflict, ("idempotency_key_reused",)), Unavailable), security=(USER,),
-    )  # fmt: skip
-    async def purchase_credits(body: PurchaseBody) -> PurchaseView:
-        """1,000 credits a dollar. The provider is a mock: nobody is charged, the credits are there at once."""
-        user, cents = asking_user(), _cents(body.amount_usd)
-        wanted = Purchase(
-            uuid4(), user, MOCK, f"{user}:{_key()}", cents, MicroCredits(cents * MICRO_CREDITS_A_CENT), services.clock()
-        )
-        found = await purchase(services.db, wanted)
-        services.charges_due.ring()
+    buying = services.buying
+
+    async def view(found: Purchase) -> PurchaseView:
+        is_open = found.status == "pending"
         return PurchaseView(
             found.id,
+            found.status,
+            found.checkout_url if is_open else None,
             f"{found.amount_usd_cents / 100:.2f}",
             format_credits(found.micro_credits),
-            format_credits(await balance(services.db, "user", user)),
+            format_credits(await balance(services.db, "user", found.user)),
             found.provider,
             found.created_at,
         )
+
+    @api.operation(
+        "POST", "/api/v1/auth/credits/purchase", summary="Buy credits", tags=("credits",), body=PurchaseBody,
+        headers={"Idempotency-Key": "The same key again is the same purchase: nothing more is bought."},
+        ok=(201, PurchaseView), errors=(Invalid, NotFound, Coded(Conflict, ("idempotency_key_reused",)), Unavailable),
+        security=(USER,), leads_to={"id": ("get_purchase",)},
+    )  # fmt: skip
+    async def purchase_credits(body: PurchaseBody) -> PurchaseView:
+        """1,000 credits a dollar. Where Stripe is set up, the answer is pending, with the page to pay on (0.50 dollars or more); else the
+        provider is a mock: nobody is charged, the credits are there at once."""
+        return await view(await buying.buy(asking_user(), _cents(body.amount_usd), _key()))
+
+    @api.operation(
+        "GET", "/api/v1/auth/credits/purchases/<uuid:purchase_id>", summary="How a purchase stands", tags=("credits",),
+        ok=(200, PurchaseView), errors=(NotFound, Conflict, Unavailable), security=(USER,),
+    )  # fmt: skip
+    async def get_purchase(purchase_id: UUID) -> PurchaseView:
+        """After the user came back from the page: of a purchase that is pending the provider is asked."""
+        return await view(await buying.look(asking_user(), purchase_id))
+
+    @api.operation(
+        "POST", "/api/v1/payments/stripe/webhook", summary="For Stripe to call", tags=("credits",), raw="application/json",
+        headers={"Stripe-Signature": "Stripe's, over the body."}, ok=(204, None),
+        errors=(Coded(Invalid, ("bad_signature",)), NotFound, Conflict, Unavailable), max_body_bytes=LONGEST_EVENT_BYTES,
+    )  # fmt: skip
+    async def hear_payment() -> None:
+        """Events of Checkout Sessions; others are taken and dropped. 404 where Stripe is not set up."""
+        request = current_request()
+        await buying.hear(await request.body, request.headers.get("Stripe-Signature"))
 
     @api.operation(
         "GET", "/api/v1/auth/credits/history", summary="What happened on the account", tags=("credits",), query=Page,

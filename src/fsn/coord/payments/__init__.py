@@ -1,0 +1,1 @@
+"""Real money: who takes it, and what becomes of a purchase."""

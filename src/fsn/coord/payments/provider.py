@@ -1,0 +1,106 @@
+"""What a payment provider does: it takes a user's dollars and says so. `Mock` takes none and says so at once."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Literal, Protocol
+from uuid import UUID
+
+import attrs
+
+from fsn.coord.config import PaymentsConfig
+from fsn.core.errors import ConfigError, NotFound
+
+__all__ = ["Checkout", "Mock", "Outcome", "PaymentProvider", "Told", "open_provider"]
+
+Outcome = Literal["pending", "paid", "failed"]
+
+
+@attrs.frozen
+class Checkout:
+    """What a provider made of the wish to pay."""
+
+    outcome: Outcome
+    session: str | None = None
+    """The provider's name for it, unique there; None from one that has no sessions."""
+    url: str | None = None
+    """Where the user pays, while it is pending."""
+
+
+@attrs.frozen
+class Told:
+    """What a provider says of a purchase."""
+
+    purchase: UUID
+    session: str
+    outcome: Outcome
+    amount_usd_cents: int | None
+    """What was, or is to be, paid; None when it was in another currency."""
+
+
+class PaymentProvider(Protocol):
+    """Takes dollars."""
+
+    @property
+    def name(self) -> str:
+        """As it is kept with each purchase."""
+
+    async def begin(self, purchase: UUID, amount_usd_cents: int, email: str) -> Checkout:
+        """Have a user pay; the same purchase again is the same session.
+
+        Raises Invalid for an amount that it does not take, Unavailable when it cannot be asked.
+        """
+
+    async def look(self, session: str) -> Told | None:
+        """How a session stands; None when it is none of ours. Raises Unavailable when it cannot be asked."""
+
+    def read_event(self, body: bytes, signature: str | None) -> Told | None:
+        """What it calls us to say, None when that is of no concern.
+
+        Raises Invalid (`bad_signature`) unless it is from the provider and young, NotFound from one that never calls.
+        """
+
+
+class Mock:
+    """Nobody is charged; every purchase is paid at once."""
+
+    name = "mock"
+
+    async def begin(self, purchase: UUID, amount_usd_cents: int, email: str) -> Checkout:
+        """Paid."""
+        return Checkout("paid")
+
+    async def look(self, session: str) -> Told | None:
+        """There are no sessions."""
+        return None
+
+    def read_event(self, body: bytes, signature: str | None) -> Told | None:
+        """Raises NotFound: it never calls."""
+        raise NotFound("no payment provider is set up here")
+
+
+@asynccontextmanager
+async def open_provider(config: PaymentsConfig) -> AsyncIterator[PaymentProvider]:
+    """The provider that the settings ask for, for the length of the block. Raises ConfigError when its keys cannot be read."""
+    if config.stripe_key_file is None or config.stripe_webhook_secret_file is None or config.return_url is None:
+        yield Mock()
+        return
+    # The library is loaded only where it is used: a quarter of a second, and 20 MB.
+    from fsn.coord.payments.stripe_checkout import StripeKeys, open_stripe
+
+    keys = StripeKeys(
+        _read(config.stripe_key_file, "stripe_key_file"),
+        _read(config.stripe_webhook_secret_file, "stripe_webhook_secret_file"),
+    )
+    async with open_stripe(keys, config.return_url, config.stripe_api_url) as provider:
+        yield provider
+
+
+def _read(file: Path, setting: str) -> str:
+    try:
+        found = file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"payments.{setting}: {file} cannot be read: {error}") from error
+    if not found or not found.isascii() or any(each.isspace() for each in found):
+        raise ConfigError(f"payments.{setting}: one line with the secret is wanted in {file}")
+    return found

@@ -81,9 +81,12 @@ def _plain(record: Any) -> dict[str, Any]:
 def _round_line(found: RoundRecord) -> str:
     state = "" if found.judged_at else "  not judged yet"
     suspicion = f"  suspicious, nobody is blamed: {found.suspicion}" if found.suspicion else ""
+    times = (
+        "" if found.quickest_ms is None else f", answers in {found.quickest_ms} ms at best, {found.mean_ms} on average"
+    )
     return (
         f"{found.round}  {found.begins_at:%Y-%m-%d %H:%M}  asked {found.asked}, passed {found.passed}, failed {found.failed},"
-        f" missed {found.missed}, refused {found.errors}, away {found.offline}{state}{suspicion}"
+        f" missed {found.missed}, refused {found.errors}, away {found.offline}{times}{state}{suspicion}"
     )
 
 

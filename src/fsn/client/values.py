@@ -116,6 +116,9 @@ class ProofRound:
     passed: int = 0
     failed: int = 0
     missed: int = 0
+    quickest_ms: int | None = None
+    """How long the quickest answer that passed took, by the coordinator's clock."""
+    mean_ms: int | None = None
 
 
 @attrs.frozen

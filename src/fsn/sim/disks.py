@@ -13,6 +13,7 @@ from fsn.core.reconciliation import PrefixSum
 from fsn.node.chunkstore.base import ChunkStore, Ended, StoredChunk, Totals
 from fsn.node.chunkstore.memory import MemoryStore
 from fsn.runtime.clock import Clock
+from fsn.sim.cheating import How
 
 __all__ = ["Disk", "Faults"]
 
@@ -35,7 +36,7 @@ class Faults:
     """Neither gives nor takes chunks, and blames the disk."""
     drops_new: bool = False
     """Acknowledges new chunks and keeps nothing but the line in its index."""
-    proofs: str = "honest"
+    proofs: How = "honest"
     """How it answers challenges: see `fsn.sim.cheating.How`."""
     lies_about_sync: bool = False
     """What was stored since the last `sync` is gone after a power cut, though it was acknowledged."""

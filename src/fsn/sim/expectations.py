@@ -120,6 +120,10 @@ class ExpectProofs(OnNodes):
     """No fewer were refused."""
     most_faults: int = attrs.field(default=10**9, validator=ge(0))
     """No more failed, were missed or refused."""
+    least_quickest_ms: int = attrs.field(default=0, validator=ge(0))
+    """Their quickest answer took no less, by the coordinator's clock."""
+    most_quickest_ms: int = attrs.field(default=10**9, validator=ge(0))
+    """Nor more; both only of nodes of which a proof has passed."""
 
     async def befall(self, node: SimNode, stage: Stage) -> None:
         """See `OnNodes`."""
@@ -131,9 +135,11 @@ class ExpectProofs(OnNodes):
             and found.missed >= self.least_missed
             and found.refused >= self.least_refused
         )
+        quickest = found.quickest_ms
+        in_time = quickest is None or self.least_quickest_ms <= quickest <= self.most_quickest_ms
         faults = found.failed + found.missed + found.refused
         stage.expect(
-            judged == self.verdict and enough and faults <= self.most_faults,
+            judged == self.verdict and enough and in_time and faults <= self.most_faults,
             f"{node.name} {self.verdict}, as told; it is {judged}: {found}",
         )
 

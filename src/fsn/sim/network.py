@@ -12,12 +12,14 @@ import attrs
 import trio
 
 from fsn.coord.config import AccountsConfig, AuditConfig, CreditsConfig, MembershipConfig
+from fsn.coord.database.inspection import other_replicas
 from fsn.coord.database.scratch import scratch_database, scratch_server
 from fsn.coord.database.stepping_driver import SteppingDriver
 from fsn.coord.registration import SIGNED_PREFIX, NodeApplication
 from fsn.coord.secrets import MasterKeys
 from fsn.coord.services import Secrets, ServicesConfig
 from fsn.core.errors import ConfigError
+from fsn.core.ids import ReplicaId
 from fsn.core.keys import master_key_id
 from fsn.node.config import IDENTITY_NAME, NodeConfig
 from fsn.node.config import CoordinatorConfig as NodesCoordinator
@@ -25,6 +27,7 @@ from fsn.p2p.transport.memory import MemoryNetwork
 from fsn.runtime.config import ByteSize
 from fsn.runtime.groups import sole_error
 from fsn.runtime.identity import Identity, create_identity
+from fsn.sim.cheating import nobody_else_has
 from fsn.sim.clock import VirtualClock, current_clock, deterministic_scheduling
 from fsn.sim.coordinators import SimCoordinator
 from fsn.sim.disks import Disk
@@ -207,12 +210,21 @@ class Network:
             self._nursery,
             self.clock.wall,
             self._shortest_rest_seconds,
+            self._other_copy,
         )
         for key, value in {"address": address_of(number), **place}.items():
             setattr(node.place, key, value)
         self.nodes.append(node)
         await node.start()
         return node
+
+    async def _other_copy(self, replica: ReplicaId) -> bytes:
+        """What another node holds of the same chunk."""
+        for other, holder in (await other_replicas(self.coordinator.services.db, replica)).items():
+            for node in self.nodes:
+                if node.id == holder and node.disk.holds(other):
+                    return (await node.disk.store.retrieve(other))[0]
+        return await nobody_else_has(replica)
 
     async def add_user(self) -> SimUser:
         """Another user, with the welcome grant."""

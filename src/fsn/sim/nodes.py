@@ -1,6 +1,6 @@
 """A simulated storage node: the real services over the memory network, on a disk with faults, with everything that can befall them."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from random import Random
 from typing import Final
@@ -15,7 +15,7 @@ from fsn.node.services import NodeServices, open_services
 from fsn.p2p.transport.memory import MemoryNetwork, Place
 from fsn.runtime.clock import Clock
 from fsn.runtime.identity import Identity
-from fsn.sim.cheating import CheatingProving
+from fsn.sim.cheating import CheatingProving, nobody_else_has
 from fsn.sim.disks import Disk
 from fsn.sim.timeline import Timeline, acting_as
 
@@ -50,6 +50,7 @@ class SimNode:
     _nursery: trio.Nursery = attrs.field(repr=False)
     _wall: Callable[[Callable[[], float]], Clock] = attrs.field(repr=False)
     _shortest_rest_seconds: float = 0.0
+    _other_copy: Callable[[ReplicaId], Awaitable[bytes]] = attrs.field(default=nobody_else_has, repr=False)
     services: NodeServices | None = None
     """The real node, while it runs."""
     clock_skew_seconds: float = 0.0
@@ -201,7 +202,9 @@ class SimNode:
                     rng=Random(self.rng.getrandbits(64)),  # noqa: S311 - jitter
                     shortest_rest_seconds=self._shortest_rest_seconds,
                     dht_refresh_seconds=dht_seconds(LONGEST_LOOK_SECONDS, self._shortest_rest_seconds),
-                    make_proving=partial(CheatingProving, disk=self.disk),
+                    make_proving=partial(
+                        CheatingProving, how=lambda: self.disk.faults.proofs, other_copy=self._other_copy
+                    ),
                 ) as self.services:
                     life.started.set()
                     await life.stopping.wait()

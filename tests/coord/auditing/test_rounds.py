@@ -14,7 +14,7 @@ import trio.testing
 from fsn.coord.auditing.asking import Asked, Asking
 from fsn.coord.auditing.rounds import Auditing
 from fsn.coord.config import AuditConfig
-from fsn.coord.database import proof_outcomes, proofs
+from fsn.coord.database import proof_outcomes, proof_reports, proofs
 from fsn.coord.database.node_states import change_status
 from fsn.coord.database.pool import Pool
 from fsn.coord.database.proof_writing import AskedReplica, Sums, Written
@@ -120,6 +120,30 @@ async def test_honest_nodes_pass_every_challenge(stage: Stage) -> None:
         assert await stage.sums(member) == (2 * CHUNKS, 2 * CHUNKS, 0, 0, 0, 0)
     assert await stage.rows("select * from proof_failures") == []
     assert await stage.rows("select distinct vetting_passed, asked, passed from node_reputations") == [(16, 16, 16)]
+
+
+async def test_a_store_far_away_shows_in_the_answer_times(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And in nothing else: it passes as the others do, and a round in which nothing passed has no times."""
+    far, near = stage.network.nodes[0], stage.network.nodes[1]
+    retrieve = far.store.retrieve
+
+    async def fetch(replica: ReplicaId) -> object:
+        await trio.sleep(0.05)
+        return await retrieve(replica)
+
+    monkeypatch.setattr(far.store, "retrieve", fetch)
+    await stage.whole_round()
+    assert await stage.sums(far) == (CHUNKS, CHUNKS, 0, 0, 0, 0)
+    (of_far,), (of_near,) = [await proof_reports.list_rounds(stage.db, each.node, 5) for each in (far, near)]
+    assert of_far.quickest_ms is not None and of_near.quickest_ms is not None
+    assert of_near.quickest_ms < 50 <= of_far.quickest_ms <= (of_far.mean_ms or 0)
+    of_all = (await proof_reports.list_rounds(stage.db, None, 5))[-1]
+    assert of_all.quickest_ms is not None
+    assert of_all.quickest_ms <= of_near.quickest_ms
+    await near.store.delete(await near.replicas())
+    await stage.whole_round()
+    last = (await proof_reports.list_rounds(stage.db, near.node, 5))[0]
+    assert (last.failed, last.quickest_ms, last.mean_ms) == (CHUNKS, None, None)
 
 
 async def test_what_a_node_has_deleted_is_lost_queued_for_repair_and_on_record(stage: Stage) -> None:

@@ -34,6 +34,8 @@ class Asked:
     replica: AskedReplica
     outcome: Outcome | None
     detail: str = ""
+    seconds: float = 0.0
+    """From the question to the answer, by our clock."""
 
 
 @attrs.define(eq=False)
@@ -71,8 +73,10 @@ class Asking:
             member = self.membership.member(replica.node)
             if member is None or not self.membership.is_connected(member):
                 return Asked(challenge, replica, "offline")
+            began = trio.current_time()
             outcome, detail = await self._ask(member, replica, challenge)
-        return Asked(challenge, replica, outcome, _printable(detail))
+            seconds = trio.current_time() - began
+        return Asked(challenge, replica, outcome, _printable(detail), seconds)
 
     async def _ask(self, member: Member, replica: AskedReplica, challenge: Challenge) -> tuple[Outcome | None, str]:
         message = ProveHeld(challenge.challenge, challenge.replica, challenge.seed, challenge.difficulty)

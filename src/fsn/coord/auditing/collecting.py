@@ -28,7 +28,7 @@ class Collected:
         elif outcome == "offline":
             sums.asked, sums.offline = sums.asked + 1, sums.offline + 1
         elif outcome == "passed":
-            sums.asked, sums.passed = sums.asked + 1, sums.passed + 1
+            sums.note_passed(round(asked.seconds * 1000))
         elif outcome is not None:
             self._fail(sums, asked, tries)
 

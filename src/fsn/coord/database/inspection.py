@@ -17,6 +17,7 @@ __all__ = [
     "ledger_state",
     "node_statuses",
     "node_verdicts",
+    "other_replicas",
 ]
 
 
@@ -63,13 +64,16 @@ class NodeVerdict:
     failed: int
     missed: int
     refused: int
+    quickest_ms: int | None
+    """The quickest answer of all that passed."""
 
 
 async def node_verdicts(db: Pool) -> Sequence[NodeVerdict]:
     """Of every node."""
     return await db.fetch_all(
         """select n.id as node, n.status::text as status, n.suspended_at is not null as suspended, coalesce(r.passed, 0) as passed,
-                  coalesce(r.failed, 0) as failed, coalesce(r.missed, 0) as missed, coalesce(r.errors, 0) as refused
+                  coalesce(r.failed, 0) as failed, coalesce(r.missed, 0) as missed, coalesce(r.errors, 0) as refused,
+                  (select min(quickest_ms) from proof_sums s where s.node_id = n.id) as quickest_ms
            from nodes n left join node_reputations r on r.node_id = n.id""",
         row=NodeVerdict,
     )
@@ -95,6 +99,16 @@ async def counted_replicas(db: Pool) -> Sequence[CountedReplica]:
            where r.state = 'live' and f.status = 'ready' order by r.file_id, r.chunk_index, r.number, r.id""",
         row=CountedReplica,
     )
+
+
+async def other_replicas(db: Pool, replica: ReplicaId) -> dict[ReplicaId, NodeId]:
+    """The other live replicas of its chunk, and who holds them."""
+    rows = await db.fetch_all(
+        """select o.id, o.node_id from replicas r join replicas o using (file_id, chunk_index)
+           where r.id = %s and o.id <> r.id and o.state = 'live' order by o.number, o.id""",
+        [replica],
+    )
+    return {ReplicaId(other): NodeId(node) for other, node in rows}
 
 
 async def node_statuses(db: Pool) -> dict[NodeId, str]:

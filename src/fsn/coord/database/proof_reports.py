@@ -26,6 +26,10 @@ class RoundRecord:
     missed: int
     errors: int
     offline: int
+    quickest_ms: int | None = None
+    """The quickest answer of those that passed, by the coordinator's clock; None when none did."""
+    mean_ms: int | None = None
+    """Their mean."""
 
 
 @attrs.frozen
@@ -53,14 +57,16 @@ async def list_rounds(db: Pool, node: NodeId | None, limit: int) -> Sequence[Rou
             """select r.round, r.begins_at, r.judged_at, r.suspicion, s.* from proof_rounds r cross join lateral (
                    select coalesce(sum(asked), 0)::bigint as asked, coalesce(sum(passed), 0)::bigint as passed,
                           coalesce(sum(failed), 0)::bigint as failed, coalesce(sum(missed), 0)::bigint as missed,
-                          coalesce(sum(errors), 0)::bigint as errors, coalesce(sum(offline), 0)::bigint as offline
+                          coalesce(sum(errors), 0)::bigint as errors, coalesce(sum(offline), 0)::bigint as offline,
+                          min(quickest_ms) as quickest_ms, (sum(answer_ms) / nullif(sum(passed), 0))::bigint as mean_ms
                    from proof_sums where round = r.round) s
                order by r.round desc limit %s""",
             [limit],
             row=RoundRecord,
         )
     return await db.fetch_all(
-        """select r.round, r.begins_at, r.judged_at, r.suspicion, s.asked, s.passed, s.failed, s.missed, s.errors, s.offline
+        """select r.round, r.begins_at, r.judged_at, r.suspicion, s.asked, s.passed, s.failed, s.missed, s.errors, s.offline,
+                  s.quickest_ms, case when s.quickest_ms is not null then s.answer_ms / nullif(s.passed, 0) end as mean_ms
            from proof_sums s join proof_rounds r on r.round = s.round where s.node_id = %s order by s.round desc limit %s""",
         [node, limit],
         row=RoundRecord,

@@ -34,6 +34,15 @@ class Sums:
     errors: int = 0
     offline: int = 0
     timeouts: int = 0
+    answer_ms: int = 0
+    quickest_ms: int | None = None
+
+    def note_passed(self, milliseconds: int) -> None:
+        """One passed, and took so long."""
+        self.asked += 1
+        self.passed += 1
+        self.answer_ms += milliseconds
+        self.quickest_ms = milliseconds if self.quickest_ms is None else min(self.quickest_ms, milliseconds)
 
     def take_back(self, failure: "Failure") -> None:
         """As if it had not been asked for."""
@@ -118,15 +127,17 @@ async def _add_sums(connection: Connection, number: int, sums: Mapping[NodeId, S
     ordered = sorted(sums.items())
     columns = {
         name: [getattr(each, name) for _, each in ordered]
-        for name in ("asked", "passed", "failed", "missed", "errors", "offline", "timeouts")
+        for name in ("asked", "passed", "failed", "missed", "errors", "offline", "timeouts", "answer_ms", "quickest_ms")
     }
     await connection.execute(
-        """insert into proof_sums as s (round, node_id, asked, passed, failed, missed, errors, offline, timeouts)
+        """insert into proof_sums as s (round, node_id, asked, passed, failed, missed, errors, offline, timeouts, answer_ms, quickest_ms)
            select %(round)s, * from unnest(%(nodes)s::uuid[], %(asked)s::int[], %(passed)s::int[], %(failed)s::int[], %(missed)s::int[],
-                                           %(errors)s::int[], %(offline)s::int[], %(timeouts)s::int[])
+                                           %(errors)s::int[], %(offline)s::int[], %(timeouts)s::int[], %(answer_ms)s::bigint[],
+                                           %(quickest_ms)s::int[])
            on conflict (round, node_id) do update set asked = s.asked + excluded.asked, passed = s.passed + excluded.passed,
                failed = s.failed + excluded.failed, missed = s.missed + excluded.missed, errors = s.errors + excluded.errors,
-               offline = s.offline + excluded.offline, timeouts = s.timeouts + excluded.timeouts""",
+               offline = s.offline + excluded.offline, timeouts = s.timeouts + excluded.timeouts,
+               answer_ms = s.answer_ms + excluded.answer_ms, quickest_ms = least(s.quickest_ms, excluded.quickest_ms)""",
         {"round": number, "nodes": [node for node, _ in ordered], **columns},
     )
 

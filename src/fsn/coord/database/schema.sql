@@ -379,7 +379,10 @@ create table proof_sums (
     errors integer not null default 0,
     offline integer not null default 0,
     timeouts integer not null default 0,
+    answer_ms bigint not null default 0,
+    quickest_ms integer,
     constraint proof_sums_pkey PRIMARY KEY (round, node_id),
+    constraint proof_sums_answer_ms_check CHECK ((answer_ms >= 0)),
     constraint proof_sums_asked_check CHECK ((asked >= 0)),
     constraint proof_sums_check CHECK ((((((passed + failed) + missed) + errors) + offline) <= asked)),
     constraint proof_sums_errors_check CHECK ((errors >= 0)),
@@ -387,6 +390,7 @@ create table proof_sums (
     constraint proof_sums_missed_check CHECK ((missed >= 0)),
     constraint proof_sums_offline_check CHECK ((offline >= 0)),
     constraint proof_sums_passed_check CHECK ((passed >= 0)),
+    constraint proof_sums_quickest_ms_check CHECK ((quickest_ms >= 0)),
     constraint proof_sums_timeouts_check CHECK ((timeouts >= 0)),
     constraint proof_sums_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id),
     constraint proof_sums_round_fkey FOREIGN KEY (round) REFERENCES proof_rounds(round)

@@ -45,7 +45,9 @@ class ReputationView(msgspec.Struct):
 
 
 class RoundView(msgspec.Struct):
-    """What became of the node's challenges in a round. With a `suspicion` nobody was blamed; `judged_at` is null while it may grow."""
+    """What became of the node's challenges in a round. With a `suspicion` nobody was blamed; `judged_at` is null while it may grow.
+    `quickest_ms` and `mean_ms`: how long the answers that passed took, by the coordinator's clock, with the way there and back; for
+    information, never punished. A store far away from its node shows in the quickest, and so does a slow disk or a long way."""
 
     round: int
     begins_at: datetime
@@ -57,6 +59,8 @@ class RoundView(msgspec.Struct):
     missed: int
     refused: int
     offline: int
+    quickest_ms: int | None
+    mean_ms: int | None
 
 
 class EventView(msgspec.Struct):
@@ -144,7 +148,7 @@ def _reputation_view(found: NodeProofs, now: datetime) -> ReputationView:
 def _round_view(found: RoundRecord) -> RoundView:
     return RoundView(
         found.round, found.begins_at, found.judged_at, found.suspicion, found.asked, found.passed, found.failed, found.missed,
-        found.errors, found.offline,
+        found.errors, found.offline, found.quickest_ms, found.mean_ms,
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +12,7 @@ import trio
 
 from fsn.node.contacts import load_contacts
 from fsn.runtime.data_folder import read_ports
+from fsn.sim.cheating import How
 from scenarios.netlab.asking import ask
 from scenarios.netlab.hosts import Host
 from scenarios.netlab.processes import Process
@@ -76,13 +78,15 @@ class Daemon:
     async def start(self) -> None:
         """Start (again), and wait until it listens."""
         (self.folder / "ports.json").unlink(missing_ok=True)
-        command = fsn(*self._start, "--data-dir", str(self.folder))
-        self._process = await self.host.spawn("daemon", *command, environment=environment())
+        self._process = await self.host.spawn("daemon", *self._command(), environment=environment())
         with trio.fail_after(START_SECONDS):
             while not self.ports:
                 if not self._process.is_running:
                     raise FsnFailed(" ".join(self._start), await self._process.wait(), self.log_tail())
                 await trio.sleep(0.05)
+
+    def _command(self) -> list[str]:
+        return fsn(*self._start, "--data-dir", str(self.folder))
 
     async def stop(self) -> int:
         """Ask it to stop, and return its exit code."""
@@ -145,6 +149,12 @@ class Coordinator(Daemon):
         health = await self.health()
         return -1 if health is None else int(health["nodes_online"])
 
+    async def proofs_of(self, node: "StorageNode") -> dict[str, Any] | None:
+        """What anybody may know of a node's proofs; None while it does not answer, or knows no such node."""
+        listed = await ask(self.host, f"{self.url}/api/v1/nodes")
+        ids = [each["id"] for each in (listed or {"nodes": []})["nodes"] if each["name"] == node.name]
+        return await ask(self.host, f"{self.url}/api/v1/nodes/{ids[0]}/proofs") if ids else None
+
     async def status_of(self, node: "StorageNode") -> str | None:
         """How it counts a node: "online" and so on."""
         listed = await ask(self.host, f"{self.url}/api/v1/nodes")
@@ -155,9 +165,16 @@ class Coordinator(Daemon):
 class StorageNode(Daemon):
     """A storage node."""
 
-    def __init__(self, host: Host, p2p_port: int = 0) -> None:
+    def __init__(self, host: Host, p2p_port: int = 0, cheats: How | None = None) -> None:
+        """`cheats`: how its program cheats at proofs, see `cheater.py`."""
         super().__init__(host, "node", "start")
         self._p2p_port = p2p_port
+        self._cheats = cheats
+
+    def _command(self) -> list[str]:
+        if self._cheats is None:
+            return super()._command()
+        return [sys.executable, "-P", str(Path(__file__).with_name("cheater.py")), self._cheats, str(self.folder)]
 
     async def init(self, coordinator_url: str, *flags: str) -> None:
         """Make its key and register it. Raises FsnFailed."""
@@ -186,5 +203,14 @@ class StorageNode(Daemon):
 
     def replicas(self) -> dict[str, int]:
         """What lies on its disk: sizes in bytes by replica id."""
-        found = self.folder.glob("chunks/??/??/*")
-        return {path.name: path.stat().st_size for path in found if len(path.name) == 32}
+        return {path.name: path.stat().st_size for path in self._files()}
+
+    def delete_files(self) -> int:
+        """Its owner deletes the files of all chunks behind its back. How many."""
+        found = list(self._files())
+        for path in found:
+            path.unlink()
+        return len(found)
+
+    def _files(self) -> Iterator[Path]:
+        return (path for path in self.folder.glob("chunks/??/??/*") if len(path.name) == 32)

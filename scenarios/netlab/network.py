@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
+from fsn.sim.cheating import How
 from scenarios.netlab.daemons import Coordinator, Daemon, StorageNode
 from scenarios.netlab.lab import Lab
 from scenarios.netlab.links import CABLE, Link
@@ -30,10 +31,16 @@ class Network:
         self.user = User(lab.host("user"), "")
 
     def add_node(
-        self, name: str, *, behind: Router | None = None, link: Link = CABLE, p2p_port: int = 0
+        self,
+        name: str,
+        *,
+        behind: Router | None = None,
+        link: Link = CABLE,
+        p2p_port: int = 0,
+        cheats: How | None = None,
     ) -> StorageNode:
-        """A storage node; `name` is its host's, too."""
-        node = StorageNode(self.lab.host(name, link, behind=behind), p2p_port)
+        """A storage node; `name` is its host's, too. `cheats`: how its program cheats at proofs."""
+        node = StorageNode(self.lab.host(name, link, behind=behind), p2p_port, cheats)
         self.nodes.append(node)
         return node
 

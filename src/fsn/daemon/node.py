@@ -13,6 +13,7 @@ from fsn.core.ids import NodeId, PeerId
 from fsn.node.admin_token import make_admin_token
 from fsn.node.chunkstore.base import ChunkStore
 from fsn.node.config import NodeConfig
+from fsn.node.proving import Proving
 from fsn.node.services import NodeServices, OpenTransport, open_services
 from fsn.p2p.transport.libp2p import open_libp2p_transport
 from fsn.runtime.clock import Clock, system_clock
@@ -82,8 +83,10 @@ async def open_node(
     open_transport: OpenTransport = open_libp2p_transport,
     clock: Clock = system_clock,
     rng: Random | None = None,
+    make_proving: Callable[..., Proving] = Proving,
 ) -> AsyncIterator[Node]:
-    """A node that runs as long as the block. On entering everything listens and `ports.json` says where.
+    """A node that runs as long as the block. On entering everything listens and `ports.json` says where. `make_proving`: see
+    `fsn.node.services.open_services`.
 
     Raises `Conflict` (another process uses the folder), `ConfigError` (not initialised, a port is taken), `StorageError`. On leaving,
     the admin API ends first, then requests under way, heartbeats, connections; what the store has begun is finished. What goes wrong
@@ -92,7 +95,12 @@ async def open_node(
     with sole_error():
         async with (
             open_services(
-                config, open_transport=open_transport, clock=clock, rng=rng, own_addresses=interface_addresses
+                config,
+                open_transport=open_transport,
+                clock=clock,
+                rng=rng,
+                own_addresses=interface_addresses,
+                make_proving=make_proving,
             ) as services,
             open_stage("admin", grace_seconds=ADMIN_GRACE_SECONDS) as nursery,
         ):
@@ -109,9 +117,15 @@ async def open_node(
                 stopping.set()
 
 
-async def run_node(config: NodeConfig, *, announce: Callable[[Node], None] = lambda node: None) -> None:
-    """Run until SIGTERM or SIGINT; a second signal ends at once. `announce` is called when everything listens."""
-    async with open_signals() as stopping, open_node(config) as node:
+async def run_node(
+    config: NodeConfig,
+    *,
+    announce: Callable[[Node], None] = lambda node: None,
+    make_proving: Callable[..., Proving] = Proving,
+) -> None:
+    """Run until SIGTERM or SIGINT; a second signal ends at once. `announce` is called when everything listens. `make_proving`: see
+    `open_node`."""
+    async with open_signals() as stopping, open_node(config, make_proving=make_proving) as node:
         announce(node)
         settle_garbage_collector()
         await stopping.wait()

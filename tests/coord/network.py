@@ -61,6 +61,8 @@ class Member:
     node: NodeId | None = None
     folder: Path | None = None
     """Where its standing is kept; without, it declares nothing."""
+    make_proving: Callable[..., Proving] = Proving
+    """A cheat has another."""
     declaring: Declaring | None = None
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
@@ -99,10 +101,11 @@ class Network:
         identity: Identity | None = None,
         store: MemoryStore | None = None,
         folder: Path | None = None,
+        make_proving: Callable[..., Proving] = Proving,
     ) -> Member:
         """Register and start a node; return when the coordinator has heard of it."""
         store = store or MemoryStore(capacity_bytes=capacity_bytes)
-        member = Member(identity or Identity.generate(), store, self.memory, folder=folder)
+        member = Member(identity or Identity.generate(), store, self.memory, folder=folder, make_proving=make_proving)
         member.node = await self.register(member.identity)
         self.nodes.append(member)
         await self.start(member)
@@ -152,7 +155,9 @@ class Network:
                         nursery.start_soon(member.declaring.run)
                     handlers = ChunkHandlers(member.store, is_draining=lambda: not takes_chunks(member))
                     assert member.node is not None
-                    proving = Proving(member.store, network_id(self.services.network), member.node, self.clock)
+                    proving = member.make_proving(
+                        member.store, network_id(self.services.network), member.node, self.clock
+                    )
                     answering = {**handlers.by_request(), ProveHeld: proving.prove_held}
                     serve_requests(transport, answering, may_ask=reporting.knows)
                     await reporting.run()

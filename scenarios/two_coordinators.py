@@ -16,6 +16,7 @@ from fsn.sim.users import SimFile
 from scenarios.telling import tell_at_the_command_line
 
 CONFIG: Final = attrs.evolve(default_config(600.0, 60.0), credits=CreditsConfig(price_per_gb_month="100"))
+PRICE: Final = CONFIG.credits.price_micro or 0
 NETWORK: Final[dict[str, Any]] = {
     "config": CONFIG,
     "nodes": 6,
@@ -53,7 +54,7 @@ async def tell(net: fsn.Network, invariants: Invariants) -> None:
     counts = {len(chunk.readable) for chunk in await invariants.chunks()}
     assert counts == {3}, f"3 replicas of each chunk are wanted, not one less or more; found {sorted(counts)}"
     for charge in await invariants.charges():
-        cost = storage_cost(charge.size_bytes, charge.pieces, CONFIG.credits.price_micro)
+        cost = storage_cost(charge.size_bytes, charge.pieces, PRICE)
         owed = cost if charge.status == "ready" else 0
         assert charge.paid == owed, f"{owed} micro-credits are owed for {charge}"
 

@@ -154,7 +154,23 @@ async def test_ls_and_rm(shell: Shell) -> None:
 
 async def test_money(shell: Shell) -> None:
     """Balance and price are shown with two decimals."""
+    await shell.run("login", "ann@example.com", password="test123")
     assert (await shell.run("balance")).stdout == b"1,000.00 credits\n"
+    shell.coordinator.account = {
+        "past_due_since": "2027-01-02T00:00:00Z", "kept_until": "2027-01-16T00:00:00Z", "monthly_budget": "50.00",
+        "spent_this_month": "12.50",
+    }  # fmt: skip
+    lines = (await shell.run("balance")).stdout.decode().splitlines()
+    assert lines[1] == "12.50 of 50.00 spent this month"
+    assert lines[2].startswith(
+        "past due since 2027-01-02: nothing new is taken, and what is not paid is deleted after 2027-01-16"
+    )
+    found = await shell.json("balance")
+    assert (found["balance"], found["monthly_budget"], found["kept_until"]) == (
+        "1000.00",
+        "50.00",
+        "2027-01-16T00:00:00Z",
+    )
     assert (await shell.run("quote", "10GB")).stdout == b"4.50 credits for 30 days, 3 replicas\n"
 
 

@@ -24,14 +24,29 @@ def test_tariffs_come_one_after_the_other(database_dsn: str, tmp_path: Path) -> 
     """The first is there from the beginning; none is put before the last."""
     assert (
         add(database_dsn, tmp_path, "2999-01-01").output
-        == "2  from 2999-01-01  1.25 credits a GB-month  (disks are dear)\n"
+        == "2  from 2999-01-01  nodes earn 1.25, users pay 1.50 a GB-month  (disks are dear)\n"
     )
     again = add(database_dsn, tmp_path, "2998-01-01")
     assert again.exit_code != 0
     assert "a tariff from 2999-01-01 on is there" in again.output
     found = json.loads(run(database_dsn, tmp_path, "list", "--json").output)["tariffs"]
     assert [(each["version"], each["node_reward"]) for each in found] == [(1, 1_000_000), (2, 1_250_000)]
-    assert run(database_dsn, tmp_path, "list").output.startswith("1  from 1970-01-01  1.00 credits a GB-month")
+    assert run(database_dsn, tmp_path, "list").output.startswith(
+        "1  from 1970-01-01  nodes earn 1.00, users pay 1.50 a GB-month"
+    )
+
+
+def test_what_is_not_given_stays(database_dsn: str, tmp_path: Path) -> None:
+    """Only the price, to the micro-credit; and nothing at all is a mistake."""
+    add(database_dsn, tmp_path, "2999-01-01")
+    day = ("add", "--from", "2999-02-01", "--reason", "x")
+    assert (
+        "nodes earn 1.25, users pay 1.666667 a GB-month"
+        in run(database_dsn, tmp_path, *day, "--price", "1.666667").output
+    )
+    nothing = run(database_dsn, tmp_path, *day)
+    assert nothing.exit_code == 2
+    assert "--reward, --price or both are wanted" in nothing.output
 
 
 @pytest.mark.parametrize(

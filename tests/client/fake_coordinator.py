@@ -50,6 +50,8 @@ class FakeCoordinator:
     surplus: bytes = b""
     most_chunks_at_once: int = 0
     chunks_at_once: int = 0
+    account: dict[str, str] = attrs.Factory(dict)
+    """What the user's account has beside the usual."""
 
     @property
     def url(self) -> str:
@@ -166,7 +168,11 @@ class _Door:
                 )
             case "GET", ["auth", "me"]:
                 good = headers.get("authorization") == "Bearer t0k3n"
-                return (200, USER) if good else (401, {"code": "unauthorized", "detail": "no valid token"})
+                return (
+                    (200, USER | self.fake.account)
+                    if good
+                    else (401, {"code": "unauthorized", "detail": "no valid token"})
+                )
             case "GET", ["balance"]:
                 return 200, {"balance": "1000.00"}
             case "GET", ["quote"]:

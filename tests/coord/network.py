@@ -35,7 +35,7 @@ MASTER_KEY = bytes(range(32))
 SECRETS = Secrets(MasterKeys(master_key_id(MASTER_KEY), {master_key_id(MASTER_KEY): MASTER_KEY}), b"t" * 32)
 CONFIG = ServicesConfig(
     accounts=AccountsConfig(bcrypt_cost=4),
-    credits=CreditsConfig(welcome_grant="100"),
+    credits=CreditsConfig(welcome_grant="100", price_per_gb_month="0"),
     membership=MembershipConfig(suspect_seconds=5),
     upload=UploadConfig(store_seconds=1, chunk_seconds=4),
 )

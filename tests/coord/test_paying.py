@@ -212,8 +212,8 @@ async def test_a_tariff_holds_from_its_day_on(pool: Pool) -> None:
     """Each statement names the one it was reckoned by; none is valid for days gone by another."""
     node = await old_node(pool)
     second = datetime(2026, 11, 2, tzinfo=UTC)
-    assert await add_tariff(pool, valid_from=second, node_reward=2_000_000, reason="more")
-    assert await add_tariff(pool, valid_from=second, node_reward=1, reason="again") is None
+    assert await add_tariff(pool, valid_from=second, node_reward=2_000_000, user_price=None, reason="more")
+    assert await add_tariff(pool, valid_from=second, node_reward=1, user_price=None, reason="again") is None
     for number in range(2):
         await add_day(pool, node, number)
     await pay(pool)

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from random import Random
 
 import attrs
@@ -12,10 +13,12 @@ from fsn.coord.catalog import Upload
 from fsn.coord.config import CreditsConfig
 from fsn.coord.database import ledger
 from fsn.coord.database.pool import Pool
+from fsn.coord.database.tariffs import add_tariff
 from fsn.core.errors import Conflict, InsufficientCredits
 from fsn.core.ids import UserId
 from fsn.core.tariff import storage_cost
-from tests.coord.network import CONFIG, Network, open_network
+from fsn.core.units import MicroCredits
+from tests.coord.network import CONFIG, Hand, Network, open_network
 
 PRICED = attrs.evolve(CONFIG, credits=CreditsConfig(welcome_grant="1", price_per_gb_month="1000"))
 GRANT, PRICE = 1_000_000, 1_000_000_000
@@ -99,6 +102,70 @@ async def test_a_stream_of_unknown_size_is_charged_by_what_came(priced: Network,
     assert await balance(pool, user) == GRANT - COST
     with pytest.raises(InsufficientCredits, match=r"costs 0\.90 credits; the balance is 0\.70"):
         await uploads.store_stream(user, "g", 3 * SIZE, 3, body(3 * SIZE))
+
+
+async def test_the_tariffs_price_holds_from_its_day_on(pool: Pool) -> None:
+    """1.5 credits a GB-month and replica until another tariff begins; what began before keeps its price."""
+    clock = Hand(datetime(2027, 1, 31, 23, tzinfo=UTC))
+    month = datetime(2027, 2, 1, tzinfo=UTC)
+    await add_tariff(pool, valid_from=month, node_reward=None, user_price=3_000_000, reason="dearer")
+    config = attrs.evolve(CONFIG, credits=CreditsConfig())
+    async with open_network(pool, config, nodes=3, clock=clock) as network:
+        user, sessions = (await network.user()).user.id, network.services.sessions
+        before, cost = await balance(pool, user), storage_cost(SIZE, 3, 1_500_000)
+        early = await sessions.initiate(user, "f", SIZE, 3)
+        assert before - await balance(pool, user) == cost
+        clock.now = month
+        await sessions.initiate(user, "g", SIZE, 3)
+        assert before - await balance(pool, user) == cost + storage_cost(SIZE, 3, 3_000_000)
+        await sessions.put_chunk(user, early.id, 0, bytes(SIZE))
+        await sessions.complete(user, early.id)
+        assert (await network.services.files.details(user, early.file.id)).paid == cost
+
+
+async def test_no_upload_goes_beyond_the_budget(priced: Network, pool: Pool) -> None:
+    """Of the month, whatever the balance, however many begin at once; what is dropped is free again; a stream is refused at its end."""
+    accounts, sessions = priced.services.accounts, priced.services.sessions
+    user = (await priced.user()).user.id
+    assert (await accounts.set_budget(user, MicroCredits(2 * COST))).budget.spent == 0
+    begun: list[Upload] = []
+    refused: list[str] = []
+
+    async def begin() -> None:
+        try:
+            begun.append(await sessions.initiate(user, "f", SIZE, 3))
+        except InsufficientCredits as error:
+            refused.append(error.code)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(begin)
+    assert (len(begun), refused) == (2, ["budget_reached"])
+    assert (await accounts.account(user)).budget.spent == 2 * COST
+    await sessions.abort(user, begun.pop().id)
+    await sessions.put_chunk(user, begun[0].id, 0, bytes(SIZE))
+    await sessions.complete(user, begun[0].id)
+    assert (await accounts.account(user)).budget.spent == COST
+    with pytest.raises(InsufficientCredits, match=r"0\.90 credits would be spent in this month; .* is 0\.60") as caught:
+        await priced.services.uploads.store_stream(user, "g", None, 3, body(2 * SIZE))
+    assert caught.value.code == "budget_reached"
+    assert await balance(pool, user) == GRANT - COST
+    await accounts.set_budget(user, None)
+    await sessions.initiate(user, "h", SIZE, 3)
+
+
+async def test_a_new_month_is_a_new_budget(pool: Pool) -> None:
+    """What was spent before the first of the month, UTC, does not count."""
+    clock = Hand(datetime(2027, 1, 31, 23, 59, tzinfo=UTC))
+    async with open_network(pool, PRICED, nodes=3, clock=clock) as network:
+        user, services = (await network.user()).user.id, network.services
+        await services.accounts.set_budget(user, COST)
+        await services.sessions.initiate(user, "f", SIZE, 3)
+        with pytest.raises(InsufficientCredits, match="budget"):
+            await services.sessions.initiate(user, "g", SIZE, 3)
+        clock.now += timedelta(minutes=1)
+        assert (await services.accounts.account(user)).budget.spent == 0
+        await services.sessions.initiate(user, "g", SIZE, 3)
 
 
 async def body(size: int) -> AsyncIterator[bytes]:

@@ -11,7 +11,7 @@ from fsn.cli.credentials import default_credentials
 from fsn.cli.exits import json_option, print_json
 from fsn.cli.progress import printable
 from fsn.cli.session import url_option, with_client
-from fsn.client import Balance, Client, Quote
+from fsn.client import Balance, Client, Quote, User
 from fsn.client.values import as_json as document_of
 from fsn.core.errors import Invalid
 from fsn.core.units import parse_size
@@ -97,20 +97,30 @@ def logout(url: str, as_json: bool) -> None:
         print_json({"url": url})
 
 
+_STANDING = ("past_due_since", "kept_until", "monthly_budget", "spent_this_month")
+
+
 @click.command()
 @url_option
 @json_option
 def balance(url: str, as_json: bool) -> None:
-    """Show your credits."""
+    """Show your credits, what is owed, and the month's budget."""
 
-    async def act(client: Client) -> Balance:
-        return await client.balance()
+    async def act(client: Client) -> tuple[Balance, User]:
+        return await client.balance(), await client.me()
 
-    found = with_client(url, act)
+    found, account = with_client(url, act)
     if as_json:
-        print_json(document_of(found))
-    else:
-        click.echo(f"{found.balance:,.2f} credits")
+        print_json({**document_of(found), **{name: document_of(account)[name] for name in _STANDING}})
+        return
+    click.echo(f"{found.balance:,.2f} credits")
+    if account.monthly_budget is not None:
+        click.echo(f"{account.spent_this_month:,.2f} of {account.monthly_budget:,.2f} spent this month")
+    if account.past_due_since is not None:
+        click.echo(
+            f"past due since {account.past_due_since:%Y-%m-%d}: nothing new is taken, and what is not paid is deleted after"
+            f" {account.kept_until:%Y-%m-%d}: buy credits"
+        )
 
 
 @click.command()

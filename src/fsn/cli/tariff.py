@@ -1,4 +1,4 @@
-"""`fsn coordinator tariff`: what nodes earn, from when on."""
+"""`fsn coordinator tariff`: what nodes earn and users pay, from when on."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -21,9 +21,19 @@ __all__ = ["tariff"]
 LONGEST_REASON = 200
 
 
+@attrs.frozen
+class _Wanted:
+    """A tariff to be; amounts in micro-credits, None for no change."""
+
+    valid_from: datetime
+    reward: int | None
+    price: int | None
+    reason: str
+
+
 @click.group(cls=ReportingGroup)
 def tariff() -> None:
-    """What a GB-month of sealed bytes earns a node. A tariff is never changed: another one comes after the last."""
+    """What a GB-month earns a node and costs a user. A tariff is never changed: another one comes after the last."""
 
 
 @tariff.command("list", epilog="\b\nExample:\n  fsn coordinator tariff list --json\n")
@@ -42,20 +52,31 @@ def list_command(*, as_json: bool, **flags: Any) -> None:
 @tariff.command(
     epilog="""\b
 Example:
-  fsn coordinator tariff add --from 2027-01-01 --reward 1.25 --reason "disks have become dearer"
+  fsn coordinator tariff add --from 2027-01-01 --reward 1.25 --price 1.8 --reason "disks have become dearer"
 """
 )
 @click.option(
     "--from", "day", required=True, metavar="DAY", help="The first day (UTC), e.g. 2027-01-01; not today or before."
 )
-@click.option("--reward", required=True, metavar="CREDITS", help="For 10^9 sealed bytes and 720 hours, e.g. 1.25.")
+@click.option(
+    "--reward",
+    metavar="CREDITS",
+    help="Of nodes, for 10^9 sealed bytes and 720 hours, e.g. 1.25. Not given: as before.",
+)
+@click.option(
+    "--price",
+    metavar="CREDITS",
+    help="Of users, for 10^9 bytes, 30 days and a replica, e.g. 1.8. Not given: as before.",
+)
 @click.option("--reason", required=True, help="Why, for the record.")
 @settings_options
-def add(day: str, reward: str, reason: str, **flags: Any) -> None:
-    """Decide on what nodes earn from a day on."""
+def add(day: str, reward: str | None, price: str | None, reason: str, **flags: Any) -> None:
+    """Decide on what nodes earn, or users pay for new files, from a day on."""
+    if reward is None and price is None:
+        raise Invalid("what changes? --reward, --price or both are wanted; got neither")
     if not reason.strip() or not reason.isprintable() or len(reason) > LONGEST_REASON:
         raise Invalid(f"a reason has 1 to {LONGEST_REASON} printable characters; got {reason[:60]!r}")
-    wanted = Tariff(0, _midnight(day), _reward(reward), reason.strip())
+    wanted = _Wanted(_midnight(day), _amount(reward), _amount(price), reason.strip())
     click.echo(_line(trio.run(_add, load_settings(**flags), wanted)))
 
 
@@ -69,10 +90,10 @@ def _midnight(day: str) -> datetime:
     return found
 
 
-def _reward(text: str) -> int:
-    if (found := parse_credits(text)) < 0:
-        raise Invalid(f"a reward is 0 credits or more; got {text}")
-    return found
+def _amount(text: str | None) -> int | None:
+    if text is not None and parse_credits(text) < 0:
+        raise Invalid(f"rewards and prices are 0 credits or more; got {text}")
+    return None if text is None else parse_credits(text)
 
 
 async def _list(config: CoordinatorConfig) -> list[Tariff]:
@@ -80,9 +101,11 @@ async def _list(config: CoordinatorConfig) -> list[Tariff]:
         return list(await list_tariffs(db))
 
 
-async def _add(config: CoordinatorConfig, wanted: Tariff) -> Tariff:
+async def _add(config: CoordinatorConfig, wanted: _Wanted) -> Tariff:
     async with open_catalogue(config) as db:
-        added = await add_tariff(db, valid_from=wanted.valid_from, node_reward=wanted.node_reward, reason=wanted.reason)
+        added = await add_tariff(
+            db, valid_from=wanted.valid_from, node_reward=wanted.reward, user_price=wanted.price, reason=wanted.reason
+        )
         if added is None:
             last = (await list_tariffs(db))[-1]
             raise Conflict(
@@ -93,5 +116,11 @@ async def _add(config: CoordinatorConfig, wanted: Tariff) -> Tariff:
 
 
 def _line(found: Tariff) -> str:
-    reward = format_credits(MicroCredits(found.node_reward))
-    return f"{found.version}  from {found.valid_from:%Y-%m-%d}  {reward} credits a GB-month  ({found.reason})"
+    reward, price = (_exactly(each) for each in (found.node_reward, found.user_price))
+    return f"{found.version}  from {found.valid_from:%Y-%m-%d}  nodes earn {reward}, users pay {price} a GB-month  ({found.reason})"
+
+
+def _exactly(micro: int) -> str:
+    """With as many decimals as it has, two at least."""
+    shown = format_credits(MicroCredits(micro))
+    return shown if parse_credits(shown) == micro else f"{micro / 1e6:.6f}"

@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -69,6 +70,12 @@ class Client:
     async def me(self) -> User:
         """Whose token this is."""
         return structure(await self._connection.call("GET", "/api/v1/auth/me"), User)
+
+    async def set_budget(self, monthly: Decimal | None) -> User:
+        """Bound what a calendar month (UTC) may cost in credits, None for no bound: no upload begins that would go beyond (then
+        InsufficientCredits, `budget_reached`). What is stored already is charged all the same."""
+        body = {"monthly_credits": None if monthly is None else f"{monthly:f}"}
+        return structure(await self._connection.call("PUT", "/api/v1/auth/budget", body=body), User)
 
     async def upload(
         self,

@@ -32,12 +32,17 @@ T = TypeVar("T")
 
 @attrs.frozen
 class User:
-    """An account. `credits` is exact, in credits (not micro-credits)."""
+    """An account. `credits` is exact, in credits (not micro-credits). `past_due_since`: the balance does not cover what is stored,
+    nothing new is taken, and what is not paid is deleted after `kept_until`. `spent_this_month` goes with a `monthly_budget`."""
 
     id: UserId
     email: str
     credits: Decimal = Decimal(0)
     created_at: datetime | None = None
+    past_due_since: datetime | None = None
+    kept_until: datetime | None = None
+    monthly_budget: Decimal | None = None
+    spent_this_month: Decimal | None = None
 
 
 @attrs.frozen

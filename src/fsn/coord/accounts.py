@@ -14,6 +14,7 @@ import trio
 from fsn.coord.catalog import User
 from fsn.coord.config import AccountsConfig, CreditsConfig
 from fsn.coord.database import ledger
+from fsn.coord.database.budgets import Budget, budget_of, set_budget
 from fsn.coord.database.charges import standing
 from fsn.coord.database.pool import Pool
 from fsn.coord.database.users import insert_user, user_by_email, user_by_id
@@ -44,6 +45,8 @@ class Account:
     """Since when the balance does not cover what is stored."""
     kept_until: datetime | None = None
     """When what is not paid is deleted."""
+    budget: Budget = Budget(None, MicroCredits(0))
+    """What may be spent in a calendar month, and what was."""
 
 
 @attrs.frozen
@@ -144,7 +147,13 @@ class Accounts:
     async def _account(self, user: User) -> Account:
         found = await standing(self._db, user.id)
         since = found.past_due_since
-        return Account(user, found.balance, since, since and since + timedelta(days=self._credits.grace_days))
+        budget = await budget_of(self._db, user.id, self._clock())
+        return Account(user, found.balance, since, since and since + timedelta(days=self._credits.grace_days), budget)
+
+    async def set_budget(self, user: UserId, monthly: MicroCredits | None) -> Account:
+        """Bound what new files may make of a calendar month's spending; None for no bound."""
+        await set_budget(self._db, user, monthly)
+        return await self.account(user)
 
     def _token(self, user: UserId, expires_at: datetime) -> str:
         claims = {

@@ -7,11 +7,12 @@ from uuid import UUID
 import attrs
 
 from fsn.coord.catalog import StoredFile, Upload
-from fsn.coord.config import CreditsConfig, UploadConfig
+from fsn.coord.config import UploadConfig
 from fsn.coord.database.charges import standing
 from fsn.coord.database.pool import Pool
 from fsn.coord.keyring import Keyring
 from fsn.coord.membership import Membership
+from fsn.coord.pricing import Pricing
 from fsn.core.chunking import CHUNK_BYTES, MAX_FILE_BYTES
 from fsn.core.errors import InsufficientCredits, Invalid, TooLarge
 from fsn.core.ids import FileId, UploadId, UserId
@@ -37,7 +38,7 @@ class Admission:
     clock: Clock
     random_bytes: Callable[[int], bytes]
     config: UploadConfig
-    credits: CreditsConfig
+    pricing: Pricing
 
     async def admit(self, user: UserId, filename: str, size_bytes: int | None, replicas: int | None) -> Upload:
         """A new upload with a fresh key, kept nowhere yet. `size_bytes` is None for a stream of unknown length.
@@ -53,9 +54,9 @@ class Admission:
         await self._check_credits(user, size_bytes or 0, copies)
         return self._new_upload(user, filename, size_bytes, copies)
 
-    def cost(self, size_bytes: int, replicas: int | None) -> MicroCredits:
-        """Micro-credits for storing a file for 30 days."""
-        return storage_cost(size_bytes, self.replicas(replicas), self.credits.price_micro)
+    async def cost(self, size_bytes: int, replicas: int | None) -> MicroCredits:
+        """Micro-credits for storing a file for 30 days, if its upload begins now."""
+        return storage_cost(size_bytes, self.replicas(replicas), await self.pricing.price())
 
     def replicas(self, replicas: int | None) -> int:
         """How many replicas a file gets whose upload asks for so many (None: the default). Raises Invalid."""
@@ -73,7 +74,7 @@ class Admission:
             raise TooLarge(f"a file may have up to {limit} bytes here; this one has {size_bytes} or more", wanted=limit)
 
     async def _check_credits(self, user: UserId, size_bytes: int, copies: int) -> None:
-        cost = self.cost(size_bytes, copies)
+        cost = await self.cost(size_bytes, copies)
         if not cost:
             return
         found = await standing(self.db, user)

@@ -42,12 +42,13 @@ class AccountsConfig:
 
 @attrs.frozen
 class CreditsConfig:
-    """Money, as far as it goes today."""
+    """What users have and pay."""
 
     welcome_grant: str = attrs.field(default="100.00", validator=_credits)
     """Credits that a new user starts with, as text: "100.00"."""
-    price_per_gb_month: str = attrs.field(default="0", validator=_credits)
-    """Credits for storing 10^9 bytes in one replica for 30 days, as text. 0: storing is free."""
+    price_per_gb_month: str | None = attrs.field(default=None, validator=optional(_credits))
+    """Credits for storing 10^9 bytes in one replica for 30 days, as text, whatever the tariff says; "0": storing is free. Not given: the
+    tariff's (`fsn coordinator tariff`)."""
     grace_days: float = attrs.field(default=14.0, validator=ge(0))
     """The files of an account whose balance does not cover a day are kept so long; nothing new is taken from it."""
 
@@ -57,9 +58,9 @@ class CreditsConfig:
         return parse_credits(self.welcome_grant)
 
     @property
-    def price_micro(self) -> MicroCredits:
-        """The price in micro-credits per GB, month and replica."""
-        return parse_credits(self.price_per_gb_month)
+    def price_micro(self) -> MicroCredits | None:
+        """The price in micro-credits per GB, month and replica, if it is set."""
+        return None if self.price_per_gb_month is None else parse_credits(self.price_per_gb_month)
 
 
 def _check_url(_: object, attribute: "attrs.Attribute[str]", value: str) -> None:

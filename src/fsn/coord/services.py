@@ -47,6 +47,7 @@ from fsn.coord.metrics import CoordinatorMetrics
 from fsn.coord.paying import Paying
 from fsn.coord.payments.buying import Buying
 from fsn.coord.payments.provider import open_provider
+from fsn.coord.pricing import Pricing
 from fsn.coord.recording import Recorder
 from fsn.coord.registration import Registrar
 from fsn.coord.replication import Replicator
@@ -193,7 +194,9 @@ async def open_services(
             placement=config.placement,
             metrics=metrics,
         )
-        admission = Admission(db, membership, keyring, clock, random_bytes, config.upload, config.credits)
+        admission = Admission(
+            db, membership, keyring, clock, random_bytes, config.upload, Pricing(db, clock, config.credits)
+        )
         losses = LossReporting(db, clock=clock, repairs_due=repairs_due, metrics=metrics)
         fetcher = Fetcher(
             membership, requester, chance=chance, config=config.download, metrics=metrics, note_lost=losses.note

@@ -14,13 +14,14 @@ from fsn.coord.database import chunks as chunk_table
 from fsn.coord.database import files as file_table
 from fsn.coord.database import ledger
 from fsn.coord.database.base import Connection
+from fsn.coord.database.budgets import check_budget
 from fsn.coord.database.charges import mark_paid
 from fsn.coord.database.pool import Pool
 from fsn.core.errors import Conflict, Invalid, NotFound
 from fsn.core.ids import FileId, PeerId, UploadId, UserId
 from fsn.core.keys import FileKey
 from fsn.core.sealing import fingerprint
-from fsn.core.tariff import PREPAID_DAYS, storage_cost
+from fsn.core.tariff import PREPAID_DAYS
 from fsn.core.units import MicroCredits
 from fsn.runtime.supervise import Bell
 
@@ -164,13 +165,15 @@ class Sessions:
     async def _keep(self, upload: Upload, streamed_by: PeerId | None) -> None:
         """In the catalogue, with what it will cost set aside. Raises InsufficientCredits; nothing is kept then."""
         file = upload.file
-        cost = storage_cost(file.size_bytes or 0, file.pieces, self._admission.credits.price_micro)
+        cost = await self._admission.cost(file.size_bytes or 0, file.pieces)
         if not cost:
             await file_table.insert_upload(self._db, upload.id, file, upload.expires_at, streamed_by)
             return
         async with self._db.transaction() as connection:
             await file_table.insert_upload(connection, upload.id, file, upload.expires_at, streamed_by)
-            await ledger.reserve(connection, file.user_id, file.id, cost, self._clock())
+            now = self._clock()
+            await ledger.reserve(connection, file.user_id, file.id, cost, now)
+            await check_budget(connection, file.user_id, now)
 
     async def _locked(
         self, connection: Connection, user: UserId, upload_id: UploadId
@@ -187,11 +190,7 @@ class Sessions:
         # What was set aside was agreed on, whatever the price is by now; only a stream of unknown size has nothing set aside.
         cost = await ledger.release(connection, file.user_id, file.id, now)
         if cost is None:
-            cost = (
-                storage_cost(size_bytes, file.pieces, self._admission.credits.price_micro)
-                if file.size_bytes is None
-                else None
-            )
+            cost = await self._admission.cost(size_bytes, file.pieces) if file.size_bytes is None else None
         if cost:
             await ledger.book(
                 connection,
@@ -202,6 +201,8 @@ class Sessions:
                 system=ledger.STORAGE,
                 amount=MicroCredits(-cost),
             )
+            if file.size_bytes is None:
+                await check_budget(connection, file.user_id, now)
             await mark_paid(connection, file.id, cost, now + timedelta(days=PREPAID_DAYS))
         await file_table.mark_ready(connection, file.id, size_bytes, now)
         await file_table.set_upload_state(connection, file.id, "completed")

@@ -68,7 +68,7 @@ class StreamedUploads:
         upload = await self._admission.admit(user, filename, size_bytes, replicas)
         chunks = _Chunks(body)
         head = await chunks.take(SMALL_CHUNKS)
-        if chunks.is_finished and not self._admission.cost(chunks.received, upload.file.pieces):
+        if chunks.is_finished and not await self._admission.cost(chunks.received, upload.file.pieces):
             _check_length(size_bytes, chunks.received)
             return await self._store_small(upload, head, chunks.received)
         async with self._sessions.streaming(upload), self._dropped_unless_done(upload):

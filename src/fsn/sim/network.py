@@ -64,7 +64,7 @@ def default_config(heartbeat_seconds: float = HEARTBEAT_SECONDS, shortest_rest_s
     known = attrs.fields_dict(MembershipConfig)
     return ServicesConfig(
         accounts=AccountsConfig(bcrypt_cost=4),
-        credits=CreditsConfig(welcome_grant="100"),
+        credits=CreditsConfig(welcome_grant="100", price_per_gb_month="0"),
         audit=AuditConfig(round_hours=max(4.0, ROUND_RESTS * shortest_rest_seconds / 3600)),
         membership=MembershipConfig(**{name: value for name, value in fitting.items() if name in known}),
     )

@@ -502,9 +502,11 @@ create table tariffs (
     node_reward bigint not null,
     created_at timestamp with time zone not null default now(),
     reason text not null,
+    user_price bigint not null,
     constraint tariffs_pkey PRIMARY KEY (version),
     constraint tariffs_valid_from_key UNIQUE (valid_from),
     constraint tariffs_node_reward_check CHECK ((node_reward >= 0)),
+    constraint tariffs_user_price_check CHECK ((user_price >= 0)),
     constraint tariffs_version_check CHECK ((version >= 1))
 );
 
@@ -529,7 +531,9 @@ create table users (
     created_at timestamp with time zone not null,
     past_due_since timestamp with time zone,
     charge_after timestamp with time zone,
-    constraint users_pkey PRIMARY KEY (id)
+    budget_micro bigint,
+    constraint users_pkey PRIMARY KEY (id),
+    constraint users_budget_micro_check CHECK ((budget_micro >= 0))
 );
 
 CREATE INDEX coordinator_watches_ended ON public.coordinator_watches USING btree (ended_at);
@@ -551,6 +555,8 @@ CREATE INDEX files_to_clear ON public.files USING btree (deleted_at) WHERE ((sta
 CREATE INDEX garbage_candidates_found ON public.garbage_candidates USING btree (node_id, found_at);
 
 CREATE INDEX ledger_entry_of_account ON public.ledger_entry USING btree (account, tx);
+
+CREATE INDEX ledger_tx_by_time ON public.ledger_tx USING brin (at) WITH (pages_per_range='16');
 
 CREATE INDEX node_days_by_day ON public.node_days USING btree (day);
 

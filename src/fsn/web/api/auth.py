@@ -8,7 +8,7 @@ import msgspec
 from fsn.coord.accounts import Account
 from fsn.coord.services import Services
 from fsn.core.errors import Conflict, Invalid, Unauthorized, Unavailable
-from fsn.core.units import format_credits
+from fsn.core.units import MicroCredits, format_credits, parse_credits
 from fsn.web.api.fields import Email, Password
 from fsn.web.auth import USER, asking_user
 from fsn.web.limits import Limits
@@ -17,6 +17,8 @@ from fsn.web.operations import Coded, Operations, RequestModel
 __all__ = ["declare_auth"]
 
 AUTH = "/api/v1/auth"
+MOST_MICRO = 10**18
+"""A million million credits."""
 
 
 class Credentials(RequestModel, frozen=True, kw_only=True):
@@ -28,7 +30,8 @@ class Credentials(RequestModel, frozen=True, kw_only=True):
 
 class UserView(msgspec.Struct):
     """A user. `credits` are shown with two decimals. `past_due_since`: the balance does not cover what is stored, nothing new is taken, and
-    what is not paid is deleted after `kept_until`; both null while nothing is owed."""
+    what is not paid is deleted after `kept_until`; both null while nothing is owed. `monthly_budget`: in a calendar month (UTC) no upload
+    begins that would bring what is charged and set aside above it; `spent_this_month` is what that comes to; both null without a budget."""
 
     id: UUID
     email: str
@@ -36,6 +39,14 @@ class UserView(msgspec.Struct):
     created_at: datetime
     past_due_since: datetime | None
     kept_until: datetime | None
+    monthly_budget: str | None
+    spent_this_month: str | None
+
+
+class BudgetBody(RequestModel, frozen=True, kw_only=True):
+    """Credits as text, "50.00"; null for no budget."""
+
+    monthly_credits: str | None
 
 
 class LoginView(msgspec.Struct):
@@ -78,6 +89,22 @@ def declare_auth(api: Operations, services: Services, limits: Limits) -> None:
         """With its credits."""
         return _user_view(await accounts.account(asking_user()))
 
+    @api.operation(
+        "PUT", f"{AUTH}/budget", summary="Bound what a month may cost", tags=("auth",), body=BudgetBody,
+        ok=(200, UserView), errors=(Invalid, Unavailable), security=(USER,),
+    )  # fmt: skip
+    async def put_budget(body: BudgetBody) -> UserView:
+        """For new files: what is stored already is charged all the same, and counts."""
+        return _user_view(await accounts.set_budget(asking_user(), _budget(body.monthly_credits)))
+
+
+def _budget(text: str | None) -> MicroCredits | None:
+    if text is None:
+        return None
+    if not 0 <= (found := parse_credits(text)) <= MOST_MICRO:
+        raise Invalid(f"a budget is 0 to {MOST_MICRO // 10**6} credits, or null; got {text[:40]}")
+    return found
+
 
 def _user_view(account: Account) -> UserView:
     user = account.user
@@ -88,4 +115,6 @@ def _user_view(account: Account) -> UserView:
         user.created_at,
         account.past_due_since,
         account.kept_until,
+        None if account.budget.monthly is None else format_credits(account.budget.monthly),
+        None if account.budget.monthly is None else format_credits(account.budget.spent),
     )

@@ -60,11 +60,11 @@ def declare_credits(api: Operations, services: Services) -> None:
 
     @api.operation(
         "GET", "/api/v1/quote", summary="What storing a file would cost", tags=("credits",),
-        query=QuoteQuery, ok=(200, QuoteView),
+        query=QuoteQuery, ok=(200, QuoteView), errors=(Unavailable,),
     )  # fmt: skip
     async def quote(query: QuoteQuery) -> QuoteView:
         """For 30 days, at today's price."""
-        cost = services.admission.cost(query.size_bytes, query.replicas)
+        cost = await services.admission.cost(query.size_bytes, query.replicas)
         replicas = services.admission.replicas(query.replicas)
         return QuoteView(query.size_bytes, replicas, format_credits(cost), cost)
 

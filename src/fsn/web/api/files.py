@@ -37,7 +37,7 @@ __all__ = ["declare_files"]
 FILES = "/api/v1/files"
 _STORING = (
     Coded(Invalid, ("invalid_filename", "size_mismatch")), Coded(Conflict, ("upload_closed", "chunk_differs")),
-    TooLarge, Coded(InsufficientCredits, ("past_due",)), TooFewNodes, TooFewCopies, Unavailable,
+    TooLarge, Coded(InsufficientCredits, ("budget_reached", "past_due")), TooFewNodes, TooFewCopies, Unavailable,
 )  # fmt: skip
 _LOCATION = {"Location": "The file's address."}
 

@@ -133,12 +133,15 @@ def declare_uploads(api: Operations, services: Services) -> None:
     @api.operation(
         "POST", f"{UPLOAD}/initiate", summary="Begin an upload in steps", tags=("uploads",), security=(USER,),
         body=InitiateBody, ok=(201, InitiatedView), leads_to={"upload_id": _STEPS},
-        errors=(Coded(Invalid, ("invalid_filename",)), TooLarge, Coded(InsufficientCredits, ("past_due",)), TooFewNodes, Unavailable),
+        errors=(
+            Coded(Invalid, ("invalid_filename",)), TooLarge, Coded(InsufficientCredits, ("budget_reached", "past_due")), TooFewNodes,
+            Unavailable,
+        ),
     )  # fmt: skip
     async def initiate_upload(body: InitiateBody) -> InitiatedView:
         """Then send every chunk and complete the upload, within 48 hours."""
         upload = await uploads.initiate(asking_user(), body.filename, body.size_bytes, body.replicas)
-        return _initiated(upload, format_credits(admission.cost(body.size_bytes, body.replicas)))
+        return _initiated(upload, format_credits(await admission.cost(body.size_bytes, body.replicas)))
 
     @api.operation(
         "POST", f"{UPLOAD}/<uuid:upload_id>/chunk", summary="Send one chunk", tags=("uploads",), security=(USER,),

@@ -8,8 +8,11 @@ import attrs
 import pytest
 import trio
 
+from fsn.coord.catalog import User
+from fsn.coord.database.ledger import open_account
 from fsn.coord.database.payouts import list_payouts, request_payout
 from fsn.coord.database.pool import Pool
+from fsn.coord.database.purchases import Purchase, begin, settle
 from fsn.coord.database.statements import (
     EPOCH,
     list_statements,
@@ -18,10 +21,12 @@ from fsn.coord.database.statements import (
     today_so_far,
 )
 from fsn.coord.database.tariffs import add_tariff
+from fsn.coord.database.users import insert_user
 from fsn.coord.paying import Paying
 from fsn.core.economics import Line, daily_statement
-from fsn.core.errors import InsufficientCredits
-from fsn.core.ids import NodeId
+from fsn.core.errors import Conflict, InsufficientCredits
+from fsn.core.ids import NodeId, UserId
+from fsn.core.units import MicroCredits
 from fsn.node.earnings import Received, first_difference
 from fsn.runtime.identity import Identity
 from fsn.runtime.supervise import Rest
@@ -198,6 +203,7 @@ async def test_a_payout_is_asked_for_once_and_never_for_more_than_there_is(pool:
     node, request = await old_node(pool), uuid4()
     await add_day(pool, node)
     await pay(pool)
+    await users_buy(pool, 10_000_000)
     assert await request_payout(pool, request, node, 1_000_000, "somewhere", NOW)
     assert not await request_payout(pool, request, node, 1_000_000, "somewhere", NOW)
     with pytest.raises(InsufficientCredits, match=r"2\.50 credits is wanted, the balance is 2\.00"):
@@ -206,6 +212,43 @@ async def test_a_payout_is_asked_for_once_and_never_for_more_than_there_is(pool:
     assert (money.earned, money.balance, money.pending) == (3_000_000, 2_000_000, 1_000_000)
     assert [row[0] for row in await list_payouts(pool, node)] == [request]
     assert await books(pool) == (0, 0)
+
+
+async def test_no_more_is_paid_out_than_users_bought(pool: Pool) -> None:
+    """What welcome grants pay for stays in the network, however many ask at once; who is refused keeps the balance."""
+    node = await old_node(pool)
+    await add_day(pool, node)
+    await pay(pool)
+    with pytest.raises(
+        Conflict, match=r"a payout of 0\.50 credits is wanted; of what users bought 0\.00 are not paid out yet"
+    ):
+        await request_payout(pool, uuid4(), node, 500_000, "somewhere", NOW)
+    await users_buy(pool, 1_200_000)
+    refused: list[str] = []
+
+    async def ask() -> None:
+        try:
+            await request_payout(pool, uuid4(), node, 500_000, "somewhere", NOW)
+        except Conflict as error:
+            refused.append(error.code)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(ask)
+    assert refused == ["not_funded"] * 3
+    assert (await money_of(pool, [node]))[node].balance == 2_000_000
+    assert await books(pool) == (0, 0)
+
+
+async def users_buy(pool: Pool, amount: int) -> None:
+    """Somebody pays for so many micro-credits."""
+    user = User(UserId(uuid4()), f"{uuid4()}@example.com", "x", NOW)
+    wanted = Purchase(uuid4(), user.id, "mock", str(uuid4()), 1, MicroCredits(amount), NOW)
+    async with pool.transaction() as connection:
+        await insert_user(connection, user)
+        await open_account(connection, "user", user.id)
+    await begin(pool, wanted)
+    await settle(pool, wanted.id, NOW)
 
 
 async def test_a_tariff_holds_from_its_day_on(pool: Pool) -> None:

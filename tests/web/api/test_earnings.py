@@ -55,6 +55,9 @@ async def test_the_balance_and_a_payout(api: Api, node: NodeId) -> None:
         "balance": "9.00", "balance_micro_credits": 9_000_000, "earned": "9.00", "pending": "0.00", "held": "0.00",
     }  # fmt: skip
     body = {"id": str(uuid4()), "micro_credits": 4_000_000, "destination": "an account"}
+    unfunded = await api.http.post("/api/v1/payouts", json=body, headers=KEY)
+    assert (unfunded.status_code, unfunded.json()["code"]) == (409, "not_funded")
+    await (await api.user()).post("/api/v1/auth/credits/purchase", json={"amount_usd": 1})
     for _ in range(2):
         answer = await api.http.post("/api/v1/payouts", json=body, headers=KEY)
         assert answer.status_code == 201

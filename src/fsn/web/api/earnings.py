@@ -10,12 +10,12 @@ import msgspec
 from fsn.coord.database.payouts import list_payouts, request_payout
 from fsn.coord.database.statements import SignedStatement, list_statements
 from fsn.coord.services import Services
-from fsn.core.errors import InsufficientCredits, Invalid, Unavailable
+from fsn.core.errors import Conflict, InsufficientCredits, Invalid, Unavailable
 from fsn.core.ids import NodeId
 from fsn.core.units import MicroCredits, format_credits
 from fsn.web.api.paging import Page, decode_cursor, encode_cursor
 from fsn.web.auth import NODE, asking_node
-from fsn.web.operations import Operations, RequestModel
+from fsn.web.operations import Coded, Operations, RequestModel
 
 __all__ = ["declare_earnings"]
 
@@ -121,10 +121,12 @@ def declare_earnings(api: Operations, services: Services) -> None:
 
     @api.operation(
         "POST", "/api/v1/payouts", summary="Ask for a payout", tags=("credits",),
-        body=PayoutBody, ok=(201, PayoutsView), errors=(Invalid, InsufficientCredits, Unavailable), security=(NODE,),
+        body=PayoutBody, ok=(201, PayoutsView),
+        errors=(Invalid, InsufficientCredits, Coded(Conflict, ("not_funded",)), Unavailable), security=(NODE,),
     )  # fmt: skip
     async def post_payout(body: PayoutBody) -> PayoutsView:
-        """Recorded as pending; the balance falls by it at once. There is no provider that pays yet."""
+        """Recorded as pending; the balance falls by it at once. There is no provider that pays yet. In all no more is paid out than users
+        have bought (409 `not_funded`)."""
         if not body.destination.isprintable():
             raise Invalid(f"a destination has printable characters only; got {body.destination!a}")
         await request_payout(services.db, body.id, _asking(), body.micro_credits, body.destination, services.clock())

@@ -221,7 +221,7 @@ async def test_one_coordinator_compares_a_node_at_a_time(stage: Stage) -> None:
     assert await claim("second") is None
     stage.clock.now += timedelta(minutes=11)
     assert await claim("second") == first
-    found = table.Found(PrefixSum(), 0, 0)
+    found = table.Found(PrefixSum(), 0, 0, 0)
     at = stage.clock.now
     assert not await table.end_round(stage.db, first, PeerId("first"), found, (), at=at, next_at=at)
     assert await table.end_round(stage.db, first, PeerId("second"), found, (), at=at, next_at=at)
@@ -238,6 +238,22 @@ async def test_agreed_bytes_are_written_day_by_day(stage: Stage) -> None:
         assert isinstance(seconds, int)
         assert seconds == 27 * 3600
         assert byte_seconds == 3 * 262_160 * seconds
+
+
+async def test_an_upload_under_way_earns_nothing(stage: Stage) -> None:
+    """It costs nothing when it is dropped: who stored with himself would be paid for it. Complete, it earns as other files do."""
+    sessions, user = stage.network.services.sessions, stage.user.user.id
+    upload = await sessions.initiate(user, "f", 262_144, 3)
+    await sessions.put_chunk(user, upload.id, 0, bytes(262_144))
+    for _ in range(2):
+        await stage.round()
+    assert set(await stage.rows("select agreed_count, agreed_bytes from reconciliations")) == {(1, 0)}
+    assert set(await stage.rows("select distinct byte_seconds from agreed_bytes")) == {(0,)}
+    await sessions.complete(user, upload.id)
+    await stage.round()
+    assert set(await stage.rows("select agreed_count, agreed_bytes from reconciliations")) == {(1, 262_160)}
+    (row,) = await stage.rows("select distinct sum(byte_seconds) from agreed_bytes group by node_id")
+    assert row == (262_160 * 27 * 3600 // 2,)  # from nothing to all of it, in a straight line
 
 
 async def test_a_node_that_lies_about_pages_ends_the_round(stage: Stage) -> None:

@@ -59,6 +59,9 @@ class Found:
     agreed: PrefixSum
     lost: int
     garbage: int
+    earning_bytes: int
+    """Of what was agreed on, what belongs to files that are complete: nothing is earned by an upload, which can be dropped and costs
+    nothing then."""
 
 
 async def sums_by_first_byte(db: Pool, node: NodeId) -> Mapping[int, PrefixSum]:
@@ -157,7 +160,7 @@ async def end_round(
                    agreed_bytes = %s, lost_count = %s, garbage_count = %s
                where node_id = %s and leased_by = %s and rounds = %s""",
             [
-                next_at, at, found.agreed.count, found.agreed.size_bytes, found.lost, found.garbage, done.node, by,
+                next_at, at, found.agreed.count, found.earning_bytes, found.lost, found.garbage, done.node, by,
                 done.rounds,
             ],
         )  # fmt: skip
@@ -176,6 +179,16 @@ async def _add_days(db: Connection, node: NodeId, days: Sequence[HeldDay]) -> No
                seconds = least(86400, a.seconds + excluded.seconds)""",
         [node, [each.day for each in days], [each.byte_seconds for each in days], [each.seconds for each in days]],
     )
+
+
+async def bytes_of_uploads(db: Pool, node: NodeId) -> int:
+    """What the node's live replicas of uploads under way have in bytes."""
+    row = await db.fetch_one(
+        """select coalesce(sum(r.sealed_bytes), 0)::bigint from uploads u join replicas r on r.file_id = u.file_id
+           where u.state = 'open' and r.node_id = %s and r.state = 'live'""",
+        [node],
+    )
+    return int(row[0]) if row else 0
 
 
 async def note_garbage(db: Pool, done: Round, replicas: Sequence[HeldReplica], at: datetime) -> int:

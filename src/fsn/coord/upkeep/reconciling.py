@@ -14,6 +14,7 @@ from fsn.coord.database.reconciliations import (
     Found,
     Round,
     bring_forward,
+    bytes_of_uploads,
     claim_round,
     end_round,
     extend_lease,
@@ -185,12 +186,13 @@ class _Work:
         if queued:
             by.metrics.count_differences("garbage", queued)
             by.deletions_due.ring()
+        earning = max(0, agreed.size_bytes - await bytes_of_uploads(by.db, done.node))
         days: tuple[HeldDay, ...] = ()
         if done.compared_at is not None:
             earlier = Agreement(int(done.compared_at.timestamp()), done.agreed_bytes)
-            days = held_days(earlier, Agreement(int(began.timestamp()), agreed.size_bytes))
+            days = held_days(earlier, Agreement(int(began.timestamp()), earning))
         next_at = by.clock() + by.config.every * (0.9 + by.chance.random() / 5)
-        found = Found(agreed, self.lost, self.garbage)
+        found = Found(agreed, self.lost, self.garbage, earning)
         if not await end_round(by.db, done, by.coordinator, found, days, at=began, next_at=next_at):
             raise LeaseLost
         log.info(

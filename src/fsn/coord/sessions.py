@@ -146,11 +146,13 @@ class Sessions:
 
     async def finish(self, upload: Upload, size_bytes: int) -> StoredFile:
         """Make the file ready with the size that came. Raises Conflict when it was dropped meanwhile."""
+        # Before the transaction: the price may have to be read, and one connection must not wait for another.
+        cost = await self._admission.cost(size_bytes, upload.file.pieces)
         async with self._db.transaction() as connection:
             file, state = await self._locked(connection, upload.file.user_id, upload.id)
             if state != "open":
                 raise _closed(state)
-            return await self._make_ready(connection, file, size_bytes)
+            return await self._make_ready(connection, file, size_bytes, cost if file.size_bytes is None else None)
 
     async def drop(self, upload: Upload) -> None:
         """Forget the upload and delete what was stored of it, unless it is complete."""
@@ -183,14 +185,15 @@ class Sessions:
             raise _no_upload()
         return row[0], row[1]
 
-    async def _make_ready(self, connection: Connection, file: StoredFile, size_bytes: int) -> StoredFile:
+    async def _make_ready(
+        self, connection: Connection, file: StoredFile, size_bytes: int, unreserved: MicroCredits | None = None
+    ) -> StoredFile:
+        """`unreserved`: what a stream of unknown size costs, which has nothing set aside."""
         now = self._clock()
         ready = attrs.evolve(file, size_bytes=size_bytes, status="ready", ready_at=now)
         await self._check_whole(connection, ready)
-        # What was set aside was agreed on, whatever the price is by now; only a stream of unknown size has nothing set aside.
-        cost = await ledger.release(connection, file.user_id, file.id, now)
-        if cost is None:
-            cost = await self._admission.cost(size_bytes, file.pieces) if file.size_bytes is None else None
+        # What was set aside was agreed on, whatever the price is by now.
+        cost = await ledger.release(connection, file.user_id, file.id, now) or unreserved
         if cost:
             await ledger.book(
                 connection,
@@ -201,7 +204,7 @@ class Sessions:
                 system=ledger.STORAGE,
                 amount=MicroCredits(-cost),
             )
-            if file.size_bytes is None:
+            if unreserved:
                 await check_budget(connection, file.user_id, now)
             await mark_paid(connection, file.id, cost, now + timedelta(days=PREPAID_DAYS))
         await file_table.mark_ready(connection, file.id, size_bytes, now)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fsn.core.errors import ConfigError
 
-__all__ = ["create_private_file", "read_private_file", "replace_private_file", "sync_folder"]
+__all__ = ["create_private_file", "read_private_file", "read_secret", "replace_private_file", "sync_folder"]
 
 
 def create_private_file(path: Path, content: bytes) -> None:
@@ -57,6 +57,20 @@ def read_private_file(path: Path) -> bytes:
     if mode & 0o077:
         raise ConfigError(f"{path} holds a secret and must be its owner's alone (chmod 600); its mode is {mode:o}")
     return content
+
+
+def read_secret(path: Path, setting: str) -> str:
+    """The text of a file that an operator wrote and `setting` names, without the white space around it; whoever may read it.
+
+    Raises ConfigError when it cannot be read or is empty.
+    """
+    try:
+        found = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{setting}: {path} cannot be read: {error}") from error
+    if not found:
+        raise ConfigError(f"{setting}: {path} is empty; a secret is wanted in it")
+    return found
 
 
 def sync_folder(folder: Path) -> None:

@@ -10,6 +10,7 @@ import attrs
 
 from fsn.coord.config import PaymentsConfig
 from fsn.core.errors import ConfigError, NotFound
+from fsn.runtime.private_files import read_secret
 
 __all__ = ["Checkout", "Mock", "Outcome", "PaymentProvider", "Told", "open_provider"]
 
@@ -97,10 +98,7 @@ async def open_provider(config: PaymentsConfig) -> AsyncIterator[PaymentProvider
 
 
 def _read(file: Path, setting: str) -> str:
-    try:
-        found = file.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"payments.{setting}: {file} cannot be read: {error}") from error
-    if not found or not found.isascii() or any(each.isspace() for each in found):
+    found = read_secret(file, f"payments.{setting}")
+    if not found.isascii() or any(each.isspace() for each in found):
         raise ConfigError(f"payments.{setting}: one line with the secret is wanted in {file}")
     return found

@@ -13,8 +13,9 @@ from quart import Response
 from fsn.coord.database.counts import CatalogueCounts, catalogue_counts
 from fsn.coord.database.pool import Pool
 from fsn.coord.services import Services
-from fsn.core.errors import ConfigError, Unauthorized, Unavailable
+from fsn.core.errors import Unauthorized, Unavailable
 from fsn.runtime.metrics import Reading, Readings
+from fsn.runtime.private_files import read_secret
 from fsn.web.bearer import bearer
 from fsn.web.operations import Coded, Operations
 from fsn.web.quart_front import current_request
@@ -144,15 +145,7 @@ def declare_metrics(api: Operations, services: Services, scrape_token: str | Non
 
 def load_scrape_token(file: Path | None) -> str | None:
     """The token in `file`, None for no file. Raises ConfigError when it cannot be read or holds none."""
-    if file is None:
-        return None
-    try:
-        token = file.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"http.metrics_token_file: {file} cannot be read: {error}") from error
-    if not token:
-        raise ConfigError(f"http.metrics_token_file: {file} is empty; a token is wanted in it")
-    return token
+    return None if file is None else read_secret(file, "http.metrics_token_file")
 
 
 def _check_token(scrape_token: str) -> None:

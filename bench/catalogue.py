@@ -22,7 +22,7 @@ import trio
 from psycopg.errors import Diagnostic
 
 from bench.catalogue_rows import BIG_CHUNKS, LARGE_CHUNKS, NODES, NOW, OFFLINE, USERS, Shape, fill, named
-from fsn.coord.catalog import ChunkRecord, PlacedReplica, StoredFile, User
+from fsn.coord.catalog import ChunkRecord, PlacedReplica, StoredFile, User, WholeFile
 from fsn.coord.database import chunks, dial_backs, drains, files, ledger, nodes, users
 from fsn.coord.database.base import Connection
 from fsn.coord.database.dial_backs import DialedNode
@@ -202,16 +202,19 @@ class Catalogue:
 
     async def record_small(self, db: Pool, count: int) -> None:
         """`count` files of one chunk in one statement."""
-        new = [self.file() for _ in range(count)]
-        records = [self.record(file.id, 0) for file in new]
-        assert len(await chunks.insert_recorded(db, records, new, [1] * 3 * count, NOW)) == count
+        files = [self.file() for _ in range(count)]
+        records = [self.record(file.id, 0) for file in files]
+        wholes = [WholeFile(file, (record,)) for file, record in zip(files, records, strict=True)]
+        async with db.connection() as connection:
+            assert len(await chunks.insert_recorded(connection, records, wholes, [1] * 3 * count, NOW)) == count
 
     async def record_chunks(self, db: Pool, i: int, count: int) -> None:
         """`count` chunks of one file that is coming in."""
         file = FileId(named("f", self.an_open(i)))
         begin = secrets.randbelow(1 << 30)
         records = [self.record(file, begin + index) for index in range(count)]
-        assert len(await chunks.insert_recorded(db, records, [], [1] * 3 * count, NOW)) == count
+        async with db.connection() as connection:
+            assert len(await chunks.insert_recorded(connection, records, [], [1] * 3 * count, NOW)) == count
 
     def operations(self) -> dict[str, Work]:
         """By the name of what they do, in the order of the paths."""

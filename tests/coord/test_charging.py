@@ -118,7 +118,7 @@ async def test_who_cannot_pay_is_past_due_until_they_can(books: Accounting) -> N
     assert refused.value.code == "past_due"
     await books.buy(COST + 4 * DAY)
     await books.until(34.2)
-    assert (await standing(books.pool, books.user)).past_due_since is None
+    assert (await standing(books.pool, books.user, books.clock())).past_due_since is None
     assert await books.paid(file) == COST + 5 * DAY
     await books.put()
 
@@ -135,7 +135,7 @@ async def test_after_the_grace_unpaid_files_are_deleted(books: Accounting) -> No
         with pytest.raises(NotFound):
             await books.paid(file)
     await books.until(49)
-    assert (await standing(books.pool, books.user)).past_due_since is None
+    assert (await standing(books.pool, books.user, books.clock())).past_due_since is None
     assert await books.balance() == GRANT - 3 * COST - 9 * DAY
 
 

@@ -12,6 +12,7 @@ import trio
 from fsn.coord.catalog import Upload
 from fsn.coord.config import CreditsConfig
 from fsn.coord.database import ledger
+from fsn.coord.database.budgets import set_budget
 from fsn.coord.database.pool import Pool
 from fsn.coord.database.tariffs import add_tariff
 from fsn.core.errors import Conflict, InsufficientCredits
@@ -225,3 +226,52 @@ async def test_any_history_adds_up(priced: Network, pool: Pool, seed: int) -> No
             pass
         paid = sum(state != "dropped" for state in states.values())
         assert await balance(pool, user) == GRANT - paid * COST >= 0
+
+
+async def test_small_files_are_charged_as_they_are_recorded(priced: Network, pool: Pool) -> None:
+    """One booking each, nothing set aside; each has its first days paid, as a large one has."""
+    user, uploads = (await priced.user()).user.id, priced.services.uploads
+    files = [await uploads.store_stream(user, "f", SIZE, 3, body(SIZE)) for _ in range(2)]
+    assert await balance(pool, user) == GRANT - 2 * COST
+    assert await kinds(pool) == ["grant", "storage", "storage"]
+    rows = await pool.fetch_all("select id, monthly_cost, paid_micro, paid_until - ready_at from files")
+    assert {row[0]: row[1:] for row in rows} == {file.id: (COST, COST, timedelta(days=30)) for file in files}
+
+
+async def test_of_many_small_files_at_once_as_many_come_in_as_are_paid(priced: Network, pool: Pool) -> None:
+    """Of three users at once, each with credits for three and one with a budget of two; the others' replicas go."""
+    users, uploads = [(await priced.user(f"u{number}@x.y")).user.id for number in range(3)], priced.services.uploads
+    await set_budget(pool, users[2], MicroCredits(2 * COST))
+    refused: list[str] = []
+
+    async def store(user: UserId) -> None:
+        try:
+            await uploads.store_stream(user, "f", SIZE, 3, body(SIZE))
+        except InsufficientCredits as error:
+            refused.append(error.code)
+
+    async with trio.open_nursery() as nursery:
+        for user in users * 5:
+            nursery.start_soon(store, user)
+    assert sorted(refused) == ["budget_reached"] * 3 + ["insufficient_credits"] * 4
+    assert [await balance(pool, user) for user in users] == [GRANT - 3 * COST, GRANT - 3 * COST, GRANT - 2 * COST]
+    assert await pool.fetch_one("select count(*) from files") == (8,)
+    assert await pool.fetch_one("select count(*) from replicas") == (24,)
+
+
+async def test_a_small_stream_that_cannot_be_paid_reaches_no_node(priced: Network, pool: Pool) -> None:
+    """Whether its size was announced or not, and whether the balance or the budget is too small."""
+    user, uploads = (await priced.user()).user.id, priced.services.uploads
+    too_large = 4 * SIZE
+    for budget, code in ((None, "insufficient_credits"), (COST, "budget_reached")):
+        await set_budget(pool, user, None if budget is None else MicroCredits(budget))
+        size = too_large if budget is None else 2 * SIZE
+        for announced in (size, None):
+            with pytest.raises(InsufficientCredits) as caught:
+                await uploads.store_stream(user, "f", announced, 3, body(size))
+            assert caught.value.code == code
+    assert await pool.fetch_one("select (select count(*) from replica_deletions), (select count(*) from files)") == (
+        0,
+        0,
+    )
+    assert await balance(pool, user) == GRANT

@@ -14,7 +14,7 @@ import trio
 from fsn.coord.catalog import User
 from fsn.coord.config import AccountsConfig, CreditsConfig
 from fsn.coord.database import ledger
-from fsn.coord.database.budgets import Budget, budget_of, set_budget
+from fsn.coord.database.budgets import Budget, set_budget
 from fsn.coord.database.charges import standing
 from fsn.coord.database.pool import Pool
 from fsn.coord.database.users import insert_user, user_by_email, user_by_id
@@ -145,10 +145,10 @@ class Accounts:
         return await self._account(found)
 
     async def _account(self, user: User) -> Account:
-        found = await standing(self._db, user.id)
+        found = await standing(self._db, user.id, self._clock())
         since = found.past_due_since
-        budget = await budget_of(self._db, user.id, self._clock())
-        return Account(user, found.balance, since, since and since + timedelta(days=self._credits.grace_days), budget)
+        kept_until = since and since + timedelta(days=self._credits.grace_days)
+        return Account(user, found.balance, since, kept_until, found.budget)
 
     async def set_budget(self, user: UserId, monthly: MicroCredits | None) -> Account:
         """Bound what new files may make of a calendar month's spending; None for no bound."""

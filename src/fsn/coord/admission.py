@@ -51,7 +51,7 @@ class Admission:
             self.check_size(size_bytes)
         if size_bytes != 0:
             self.membership.require(copies)
-        await self._check_credits(user, size_bytes or 0, copies)
+        await self.check_credits(user, size_bytes or 0, copies)
         return self._new_upload(user, filename, size_bytes, copies)
 
     async def cost(self, size_bytes: int, replicas: int | None) -> MicroCredits:
@@ -73,11 +73,13 @@ class Admission:
         if size_bytes > limit:
             raise TooLarge(f"a file may have up to {limit} bytes here; this one has {size_bytes} or more", wanted=limit)
 
-    async def _check_credits(self, user: UserId, size_bytes: int, copies: int) -> None:
+    async def check_credits(self, user: UserId, size_bytes: int, copies: int) -> None:
+        """Raises InsufficientCredits for a file that the balance or the budget does not cover, before anything is stored for it; when it is
+        charged they are looked at again."""
         cost = await self.cost(size_bytes, copies)
         if not cost:
             return
-        found = await standing(self.db, user)
+        found = await standing(self.db, user, self.clock())
         if found.past_due_since is not None:
             raise InsufficientCredits(
                 f"storing the files that are there is not paid since {found.past_due_since:%Y-%m-%d}: the account takes no new ones before"
@@ -92,6 +94,8 @@ class Admission:
                 wanted=format_credits(cost),
                 found=format_credits(balance),
             )
+        if refusal := found.budget.refusal(cost):
+            raise refusal
 
     def _new_upload(self, user: UserId, filename: str, size_bytes: int | None, copies: int) -> Upload:
         now, file_id = self.clock(), FileId(self._new_id())

@@ -9,6 +9,7 @@ from fsn.core.chunking import chunk_count, chunk_size
 from fsn.core.ids import ChunkId, FileId, NodeId, PeerId, ReplicaId, UploadId, UserId
 from fsn.core.keys import FileKey
 from fsn.core.node_states import NodeState
+from fsn.core.units import MicroCredits
 
 __all__ = [
     "ChunkRecord",
@@ -103,10 +104,12 @@ class ChunkRecord:
 
 @attrs.frozen
 class WholeFile:
-    """A small file whose chunks are all durable, on its way into the catalogue in one piece; `file` is ready."""
+    """A small file whose chunks are all durable, on its way into the catalogue in one piece; `file` is ready. `cost`, in micro-credits,
+    is for its first 30 days."""
 
     file: StoredFile
     chunks: tuple[ChunkRecord, ...]
+    cost: MicroCredits = MicroCredits(0)
 
 
 @attrs.frozen

@@ -1,6 +1,6 @@
 """Into the catalogue: whatever is waiting goes into one statement, so that many chunks and small files share one commit."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from random import Random
 
@@ -9,10 +9,13 @@ import structlog
 import trio
 
 from fsn.coord.catalog import ChunkRecord, PlacedReplica, WholeFile
+from fsn.coord.database.base import Connection
 from fsn.coord.database.chunks import ChunkKey, fingerprints, insert_recorded, queue_deletions
 from fsn.coord.database.pool import Pool
+from fsn.coord.database.small_charges import charge_files
 from fsn.coord.metrics import CoordinatorMetrics
-from fsn.core.errors import Conflict, FsnError, Unavailable
+from fsn.core.errors import Conflict, FsnError, InsufficientCredits, Unavailable
+from fsn.core.ids import FileId
 from fsn.runtime.clock import Clock
 from fsn.runtime.supervise import Bell
 
@@ -71,8 +74,8 @@ class Recorder:
         await self._wait(_Waiting((record,)))
 
     async def record_whole(self, whole: WholeFile) -> None:
-        """Return when the file is in the catalogue, ready, with all its chunks. Raises Unavailable; its replicas are queued for deletion
-        then. Cancelled, it may be recorded all the same."""
+        """Return when the file is in the catalogue, ready, with all its chunks, and its cost is charged. Raises InsufficientCredits,
+        Unavailable; its replicas are queued for deletion then. Cancelled, it may be recorded all the same."""
         await self._wait(_Waiting(whole.chunks, whole))
 
     def discard(self, replicas: Sequence[PlacedReplica]) -> None:
@@ -151,14 +154,37 @@ class Recorder:
             return []
         winners, losers = _first_of_each(batch)
         winners.sort(key=_keys)  # two coordinators with the same chunks in other orders would wait for each other
-        chunks = [chunk for waiting in winners for chunk in waiting.chunks]
-        slots = [self._chance.randrange(SLOTS) for chunk in chunks for _ in chunk.replicas]
-        files = [waiting.whole.file for waiting in winners if waiting.whole is not None]
-        inserted = await insert_recorded(self._db, chunks, files, slots, self._clock())
+        inserted, refused = await self._insert(winners)
         losers += [waiting for waiting in winners if waiting.whole is None and _key(waiting) not in inserted]
         if losers:
             await self._judge(losers)
+        for waiting in winners:
+            if waiting.whole is not None and (reason := refused.get(waiting.whole.file.id)):
+                waiting.failure = reason
+                losers.append(waiting)
         return [replica for waiting in losers for replica in waiting.replicas]
+
+    async def _insert(self, new: Sequence[_Waiting]) -> tuple[set[ChunkKey], Mapping[FileId, InsufficientCredits]]:
+        """The keys of the chunks inserted, and the files that could not be charged: of these nothing was. In one transaction; when nothing
+        costs anything, in one statement."""
+        paid = [waiting.whole for waiting in new if waiting.whole is not None and waiting.whole.cost]
+        if not paid:
+            async with self._db.connection() as connection:
+                return await self._insert_all(connection, new), {}
+        async with self._db.transaction() as connection:
+            # Files that are coming in are locked before accounts are, as everywhere.
+            inserted = await self._insert_all(connection, [waiting for waiting in new if waiting.whole is None])
+            refused = await charge_files(connection, paid, self._clock())
+            wholes = [waiting for waiting in new if waiting.whole is not None and waiting.whole.file.id not in refused]
+            return inserted | await self._insert_all(connection, wholes), refused
+
+    async def _insert_all(self, connection: Connection, new: Sequence[_Waiting]) -> set[ChunkKey]:
+        if not new:
+            return set()
+        chunks = [chunk for waiting in new for chunk in waiting.chunks]
+        slots = [self._chance.randrange(SLOTS) for chunk in chunks for _ in chunk.replicas]
+        wholes = [waiting.whole for waiting in new if waiting.whole is not None]
+        return await insert_recorded(connection, chunks, wholes, slots, self._clock())
 
     async def _judge(self, losers: Sequence[_Waiting]) -> None:
         marks = await fingerprints(self._db, [_key(waiting) for waiting in losers])

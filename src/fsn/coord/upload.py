@@ -22,7 +22,7 @@ __all__ = ["ChunkWriter", "StreamedUploads"]
 
 SMALL_CHUNKS = 4
 """A file of up to so many chunks (1 MiB) is kept in memory until all its replicas are durable, and recorded in one piece: one
-commit in place of three, and nothing to clean up when the client leaves before."""
+commit, shared with others, in place of three, its cost charged in the same, and nothing to clean up when the client leaves before."""
 ABORTING_SECONDS = 10.0
 
 
@@ -68,8 +68,10 @@ class StreamedUploads:
         upload = await self._admission.admit(user, filename, size_bytes, replicas)
         chunks = _Chunks(body)
         head = await chunks.take(SMALL_CHUNKS)
-        if chunks.is_finished and not await self._admission.cost(chunks.received, upload.file.pieces):
+        if chunks.is_finished:
             _check_length(size_bytes, chunks.received)
+            if size_bytes is None:
+                await self._admission.check_credits(user, chunks.received, upload.file.pieces)
             return await self._store_small(upload, head, chunks.received)
         async with self._sessions.streaming(upload), self._dropped_unless_done(upload):
             await self._store_large(upload, head, chunks)
@@ -77,6 +79,7 @@ class StreamedUploads:
             return await self._sessions.finish(upload, chunks.received)
 
     async def _store_small(self, upload: Upload, chunks: Sequence[memoryview], size_bytes: int) -> StoredFile:
+        cost = await self._admission.cost(size_bytes, upload.file.pieces)
         records: list[ChunkRecord] = []
 
         async def store(index: int, chunk: memoryview) -> None:
@@ -93,7 +96,7 @@ class StreamedUploads:
             if not is_stored:
                 self._writer.recorder.discard([replica for record in records for replica in record.replicas])
         file = attrs.evolve(upload.file, size_bytes=size_bytes, status="ready", ready_at=self._admission.clock())
-        await self._writer.recorder.record_whole(WholeFile(file, tuple(records)))
+        await self._writer.recorder.record_whole(WholeFile(file, tuple(records), cost))
         return file
 
     async def _store_large(self, upload: Upload, head: Sequence[memoryview], chunks: "_Chunks") -> None:

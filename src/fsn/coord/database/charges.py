@@ -8,6 +8,7 @@ import attrs
 
 from fsn.coord.database import ledger
 from fsn.coord.database.base import Connection
+from fsn.coord.database.budgets import BUDGET, Budget, month_of
 from fsn.coord.database.files import forget_file
 from fsn.coord.database.pool import Pool
 from fsn.core.ids import FileId, UserId
@@ -23,10 +24,11 @@ TRY_AGAIN: Final = timedelta(hours=1)
 
 @attrs.frozen
 class Standing:
-    """A user's balance, and since when a day of storing is owed."""
+    """A user's balance, since when a day of storing is owed, and the budget of this month."""
 
     balance: MicroCredits
     past_due_since: datetime | None
+    budget: Budget
 
 
 @attrs.frozen
@@ -40,14 +42,15 @@ class Charged:
     deleted: Sequence[FileId] = ()
 
 
-async def standing(db: Pool, user: UserId) -> Standing:
+async def standing(db: Pool, user: UserId, now: datetime) -> Standing:
     """Of a user that exists."""
     row = await db.fetch_one(
-        """select coalesce(a.balance, 0), u.past_due_since from users u
-               left join ledger_account a on a.kind = 'user' and a.owner = u.id::text where u.id = %s""",
-        [user],
+        f"""select coalesce(a.balance, 0), u.past_due_since, {BUDGET} from users u
+                left join ledger_account a on a.kind = 'user' and a.owner = u.id::text where u.id = %(user)s""",  # noqa: S608 - a constant
+        {"user": user, "month": month_of(now)},
     )
-    return Standing(MicroCredits(row[0]), row[1]) if row else Standing(MicroCredits(0), None)
+    balance, since, monthly, spent = row or (0, None, None, 0)
+    return Standing(MicroCredits(balance), since, Budget(monthly, MicroCredits(spent)))
 
 
 async def mark_paid(connection: Connection, file: FileId, cost: MicroCredits, until: datetime) -> None:

@@ -1,15 +1,16 @@
 """Chunks and their replicas in the catalogue, written and read many at a time."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import attrs
 
-from fsn.coord.catalog import ChunkRecord, PlacedReplica, StoredChunk, StoredFile
+from fsn.coord.catalog import ChunkRecord, PlacedReplica, StoredChunk, WholeFile
 from fsn.coord.database.base import Connection
 from fsn.coord.database.pool import Pool
 from fsn.core.ids import ChunkId, FileId, NodeId, ReplicaId
+from fsn.core.tariff import PREPAID_DAYS
 
 __all__ = [
     "FileHealth",
@@ -28,26 +29,31 @@ ChunkKey = tuple[FileId, int]
 
 
 async def insert_recorded(
-    db: Pool, records: Sequence[ChunkRecord], files: Sequence[StoredFile], slots: Sequence[int], at: datetime
+    connection: Connection,
+    records: Sequence[ChunkRecord],
+    wholes: Sequence[WholeFile],
+    slots: Sequence[int],
+    at: datetime,
 ) -> set[ChunkKey]:
-    """Insert small files that are whole, and chunks with their replicas; the keys of the chunks inserted. One statement, one commit.
+    """Insert small files that are whole, and chunks with their replicas; the keys of the chunks inserted. One statement.
 
-    A chunk is inserted when its file is still coming in, or is one of `files`, and it is not there yet. `slots` has one random
-    number 0..16383 for each replica. Locks the rows of files that are coming in (shared) until the commit, so that an upload cannot be
-    completed or aborted in between.
+    A chunk is inserted when its file is still coming in, or is one of `wholes` (whose chunks are among `records`), and it is not there
+    yet. `slots` has one random number 0..16383 for each replica. Locks the rows of files that are coming in (shared) until the commit, so
+    that an upload cannot be completed or aborted in between. Files with a cost are marked as paid; who calls this charges them.
     """
     rows = [(record, replica) for record in records for replica in record.replicas]
-    inserted = await db.fetch_all(
+    files = [whole.file for whole in wholes]
+    inserted = await connection.execute(
         """with whole as (
                insert into files (id, user_id, name, size_bytes, chunk_bytes, pieces, status, master_key_id, wrapped_key,
-                                  wrap_secret, created_at, ready_at)
+                                  wrap_secret, created_at, ready_at, monthly_cost, paid_micro, paid_until)
                select f.id, f.user_id, f.name, f.size_bytes, f.chunk_bytes, f.pieces, 'ready', f.master_key_id, f.wrapped_key,
-                      f.wrap_secret, f.created_at, f.ready_at
+                      f.wrap_secret, f.created_at, f.ready_at, f.cost, f.cost, case when f.cost > 0 then f.ready_at + %(prepaid)s end
                from unnest(%(f_id)s::uuid[], %(f_user)s::uuid[], %(f_name)s::text[], %(f_size)s::bigint[], %(f_chunk)s::int[],
                            %(f_pieces)s::smallint[], %(f_master)s::text[], %(f_wrapped)s::bytea[], %(f_secret)s::bytea[],
-                           %(f_created)s::timestamptz[], %(f_ready)s::timestamptz[])
+                           %(f_created)s::timestamptz[], %(f_ready)s::timestamptz[], %(w_cost)s::bigint[])
                    as f (id, user_id, name, size_bytes, chunk_bytes, pieces, master_key_id, wrapped_key, wrap_secret, created_at,
-                         ready_at)
+                         ready_at, cost)
                returning id),
            open as materialized (
                select id from files where id = any (%(open)s::uuid[]) and status = 'uploading' order by id for share),
@@ -70,6 +76,8 @@ async def insert_recorded(
             **_columns("f_", files, id="id", user="user_id", name="name", size="size_bytes", chunk="chunk_bytes",
                        pieces="pieces", master="master_key_id", wrapped="wrapped_key", secret="wrap_secret",  # noqa: S106 - columns
                        created="created_at", ready="ready_at"),
+            "w_cost": [whole.cost for whole in wholes],
+            "prepaid": timedelta(days=PREPAID_DAYS),
             **_columns("c_", records, file="file", index="index", id="id", size="size_bytes", mark="fingerprint"),
             "r_file": [c.file for c, _ in rows],
             "r_index": [c.index for c, _ in rows],
@@ -77,7 +85,7 @@ async def insert_recorded(
             "r_slot": list(slots),
         },
     )  # fmt: skip
-    return {(FileId(file), int(index)) for file, index in inserted}
+    return {(FileId(file), int(index)) for file, index in await inserted.fetchall()}
 
 
 def _columns(prefix: str, values: Sequence[object], **names: str) -> dict[str, list[object]]:

@@ -1,4 +1,4 @@
-"""Bookings a second: many tasks that debit one balance, and each its own; and ten thousand nodes' statements."""
+"""Bookings a second: many tasks that debit one balance, and each its own; small files, many at a time; ten thousand nodes' statements."""
 
 import statistics
 import time
@@ -10,10 +10,13 @@ from uuid import UUID, uuid4
 import trio
 
 from bench.catalogue import open_server
+from fsn.coord.catalog import StoredFile, WholeFile
 from fsn.coord.database import ledger
 from fsn.coord.database.pool import Pool, PoolConfig, open_pool
+from fsn.coord.database.small_charges import charge_files
 from fsn.coord.paying import Paying
 from fsn.core.errors import InsufficientCredits
+from fsn.core.ids import FileId, UserId
 from fsn.core.units import MicroCredits
 from fsn.runtime.identity import Identity
 from fsn.runtime.supervise import Rest
@@ -97,6 +100,39 @@ async def _debits(dsn: str, repeats: int) -> None:
             )
 
 
+async def _small_files(dsn: str, repeats: int) -> None:
+    """As the recorder charges them: a transaction for each batch, here with nothing else in it."""
+    async with open_pool(dsn) as db:
+        users = [UserId(uuid4()) for _ in range(TASKS)]
+        for user in users:
+            await db.execute(
+                "insert into users (id, email, password_hash, created_at) values (%s, %s, '', %s)",
+                [user, str(user), AT],
+            )
+            await _fill_balance(db, user, 10**12)
+        for size in (1, 32, 512):
+            found = [await _charge_batches(db, users, size, 2048 // size) for _ in range(repeats)]
+            print(
+                f"small files charged, {size} in a batch: {statistics.median(found) * 1000:.2f} ms a batch ({min(found) * 1000:.2f} best)"
+            )
+
+
+async def _charge_batches(db: Pool, users: Sequence[UserId], size: int, count: int) -> float:
+    """Seconds for each of so many batches of so many files."""
+    count = min(count, 200)
+    batches = [[_whole(users[number % len(users)]) for number in range(size)] for _ in range(count)]
+    began = time.perf_counter()
+    for batch in batches:
+        async with db.transaction() as connection:
+            assert not await charge_files(connection, batch, AT)
+    return (time.perf_counter() - began) / count
+
+
+def _whole(user: UserId) -> WholeFile:
+    file = StoredFile(FileId(uuid4()), user, "f", 1, 262_144, 3, "ready", "k", b"w", b"s", AT, AT)
+    return WholeFile(file, (), MicroCredits(46))
+
+
 async def _statements(dsn: str) -> None:
     async with open_pool(dsn) as db:
         day = AT.date() - timedelta(days=3)
@@ -120,4 +156,5 @@ def main(repeats: int) -> None:
     """Print it."""
     with open_server() as (_, dsn):
         trio.run(_debits, dsn, repeats)
+        trio.run(_small_files, dsn, repeats)
         trio.run(_statements, dsn)

@@ -1,16 +1,20 @@
 """What a file costs the database: the statements of each path, one by one. A new one is a decision, not an accident."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
+import attrs
 import psycopg
 import pytest
 import trio
 from psycopg.transaction import BaseTransaction
 
 from fsn.coord.catalog import StoredFile
+from fsn.coord.config import CreditsConfig
 from fsn.coord.database.driver import TrioConnection
 from fsn.coord.database.pool import Pool, PoolConfig
+from fsn.coord.services import ServicesConfig
 from fsn.core.chunking import CHUNK_BYTES
 from fsn.core.ids import UserId
 from fsn.runtime.supervise import supervise
@@ -19,6 +23,13 @@ from tests.coord.network import CONFIG, Network, open_network
 NAMES = {
     "with whole as": "record chunks",
     "with f as": "begin upload",
+    "select coalesce(a.balance": "standing",
+    "select owner::uuid": "lock accounts",
+    "select u.id, u.budget_micro": "budgets",
+    "with charged as": "charge",
+    "select a.kind::text": "find accounts",
+    "select ledger_post": "book",
+    "update files set monthly_cost": "mark paid",
     "select u.state": "find upload",
     "select -e.amount": "find reservation",
     "select count(*), coalesce(sum": "count chunks",
@@ -94,14 +105,29 @@ def log() -> Log:
     return Log()
 
 
-@pytest.fixture
-async def network(database_dsn: str, log: Log) -> AsyncIterator[Network]:
+@asynccontextmanager
+async def open_logged(dsn: str, log: Log, config: ServicesConfig) -> AsyncIterator[Network]:
     """A coordinator that logs its statements, and three nodes."""
-    pool = Pool(database_dsn, PoolConfig(size=4), logged(log).connect)
+    pool = Pool(dsn, PoolConfig(size=4), logged(log).connect)
     with trio.fail_after(30):
-        async with open_network(pool, CONFIG, nodes=3) as network:
+        async with open_network(pool, config, nodes=3) as network:
             yield network
     pool.close()
+
+
+@pytest.fixture
+async def network(database_dsn: str, log: Log) -> AsyncIterator[Network]:
+    """Storing is free."""
+    async with open_logged(database_dsn, log, CONFIG) as network:
+        yield network
+
+
+@pytest.fixture
+async def priced(database_dsn: str, log: Log) -> AsyncIterator[Network]:
+    """Storing costs something."""
+    config = attrs.evolve(CONFIG, credits=CreditsConfig(price_per_gb_month="10"))
+    async with open_logged(database_dsn, log, config) as network:
+        yield network
 
 
 @pytest.fixture
@@ -125,6 +151,27 @@ async def test_a_small_file_up(network: Network, user: UserId, log: Log) -> None
     """A file of up to 1 MiB is one statement, which commits itself."""
     await put(network, user, 4 * CHUNK_BYTES)
     assert log.taken() == ["record chunks"]
+
+
+async def test_a_small_file_that_costs_something(priced: Network, log: Log) -> None:
+    """The balance is looked at once before anything is stored; then it is recorded and charged in one transaction, which others share."""
+    user = (await priced.user()).user.id
+    log.clear()
+    await put(priced, user, 4 * CHUNK_BYTES)
+    assert log.taken() == ["standing", "begin", "lock accounts", "budgets", "charge", "record chunks", "commit"]
+
+
+async def test_a_large_file_that_costs_something(priced: Network, log: Log) -> None:
+    """Set aside when it begins, released and charged when it ends."""
+    user = (await priced.user()).user.id
+    log.clear()
+    await put(priced, user, 16 * CHUNK_BYTES)
+    statements = log.taken()
+    booked = ["find accounts", "book"]
+    assert [each for each in statements if each != "record chunks"] == [
+        "standing", "begin", "begin upload", *booked, "budgets", "commit",
+        "begin", "find upload", "count chunks", "find reservation", *booked, *booked, "mark paid", "mark ready", "end upload", "commit",
+    ]  # fmt: skip
 
 
 async def test_a_large_file_up(network: Network, user: UserId, log: Log) -> None:

@@ -79,16 +79,17 @@ async def _lock_purses(connection: Connection, users: set[UserId], at: datetime)
 
 async def _book(connection: Connection, charged: Sequence[tuple[FileId, int, int]], at: datetime) -> None:
     await connection.execute(
-        """with c as (select * from unnest(%(refs)s::text[], %(accounts)s::bigint[], %(costs)s::bigint[]) as c (ref, account, cost)),
-           t as (insert into ledger_tx (kind, ref, at) select 'storage', ref, %(at)s from c returning id, ref),
+        """with charged as (
+               select * from unnest(%(refs)s::text[], %(accounts)s::bigint[], %(costs)s::bigint[]) as c (ref, account, cost)),
+           t as (insert into ledger_tx (kind, ref, at) select 'storage', ref, %(at)s from charged returning id, ref),
            noted as (
                insert into ledger_entry (tx, account, amount)
-               select t.id, c.account, -c.cost from c join t using (ref)
+               select t.id, c.account, -c.cost from charged c join t using (ref)
                union all
-               select t.id, s.id, c.cost from c join t using (ref)
+               select t.id, s.id, c.cost from charged c join t using (ref)
                    join ledger_account s on s.kind = 'system' and s.owner = %(system)s)
            update ledger_account l set balance = l.balance - sums.cost
-           from (select account, sum(cost) as cost from c group by account) sums where l.id = sums.account""",
+           from (select account, sum(cost) as cost from charged group by account) sums where l.id = sums.account""",
         {
             "refs": [f"storage:{file}" for file, _, _ in charged],
             "accounts": [account for _, account, _ in charged],

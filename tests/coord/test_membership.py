@@ -1,5 +1,6 @@
 """Who is in the network: heard, silent, suspect, judged; and what the database learns of it."""
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -299,6 +300,24 @@ async def test_of_many_nodes_some_are_looked_at_and_all_when_these_are_not_enoug
     for member in members[1:]:
         network.membership.spend(member.node, FREE)
     assert network.chosen(1, 1000) == {members[0].node}
+
+
+async def test_new_data_follows_reputation(network: Network, mock_clock: trio.testing.MockClock) -> None:
+    """Half as much for a score half-way to its threshold, a twentieth for a node that is not vetted, which still fills a shortage;
+    nothing for a suspended one."""
+    members = await network.members(4)
+    proven, doubtful, new, suspended = (member.node for member in members)
+    await network.db.execute("update nodes set vetted_at = now() where id <> %s", [new])
+    await network.db.execute("update nodes set reputation = 0.98 where id = %s", [doubtful])
+    await network.db.execute("update nodes set suspended_at = now() where id = %s", [suspended])
+    mock_clock.jump(REFRESH_SECONDS)
+    for identity in network.nodes:
+        await network.beat(identity)
+    drawn = Counter(node for _ in range(6000) for node in network.chosen(1))
+    assert drawn[doubtful] / drawn[proven] == pytest.approx(0.5, rel=0.1)
+    assert drawn[new] / drawn[proven] == pytest.approx(0.05, rel=0.3)
+    assert suspended not in drawn
+    assert network.chosen(3) == {proven, doubtful, new}
 
 
 async def test_what_is_excluded_is_not_chosen(network: Network, mock_clock: trio.testing.MockClock) -> None:

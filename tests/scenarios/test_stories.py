@@ -8,7 +8,7 @@ from fsn.sim.story import builtin_stories, find_story, play_story
 from scenarios import kill_a_node, own_policy, two_coordinators
 from scenarios.telling import play
 
-LONG = ("random_life", "random_week")
+LONG = ("economy_year", "random_life", "random_week")
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

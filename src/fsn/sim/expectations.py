@@ -1,15 +1,25 @@
 """What a story expects at a point: each that is not met is a failure."""
 
+from datetime import datetime, timedelta
+from typing import Final
+
 import attrs
 from attrs.validators import ge, in_
 
-from fsn.core.tariff import storage_cost
+from fsn.coord.database.inspection import Charge
+from fsn.core.tariff import daily_cost, storage_cost
+from fsn.core.units import MicroCredits
 from fsn.node.earnings import first_difference
+from fsn.sim.clock import EPOCH
 from fsn.sim.nodes import SimNode
 from fsn.sim.steps import OnNodes, Stage, Step
 from fsn.sim.timeline import Event
 
 __all__ = ["ExpectCharges", "ExpectEvents", "ExpectProofs", "ExpectReplicas", "ExpectStatements", "ExpectStatus"]
+
+
+CHARGED_WITHIN: Final = timedelta(days=1)
+"""A day is charged when it has begun: coordinators may be away for a while, and look now and then."""
 
 
 @attrs.frozen(kw_only=True)
@@ -82,25 +92,44 @@ class ExpectStatus(OnNodes):
 
 @attrs.frozen(kw_only=True)
 class ExpectCharges(Step):
-    """Every file that is there was paid for, once, at its price; nothing was paid for one that never came to be."""
+    """Every file that is there was paid for, once, at its price, and each day after its first thirty once, up to now; nothing was paid for
+    one that never came to be."""
 
     verb = "expect_charges"
     files: int = attrs.field(default=1, validator=ge(0))
     """So many have a price, or more."""
+    days: int = attrs.field(default=0, validator=ge(0))
+    """So many days of files were charged one by one, or more."""
 
     async def perform(self, stage: Stage) -> None:
         """See `Step.perform`."""
         price = stage.net.config.credits.price_micro or 0  # not given, storing is free in a story
         owed, charged = {file.id for file in stage.files()}, await stage.invariants.charges()
+        now = EPOCH + timedelta(seconds=stage.net.now)
         for each in charged:
-            cost = storage_cost(each.size_bytes, each.pieces, price)
-            wanted = (cost,) if each.status == "ready" else (0, cost) if each.status == "deleted" else (0,)
-            stage.expect(each.paid in wanted, f"{each.file} ({each.status}) paid with {wanted}; it was {each.paid}")
+            _check_charge(stage, each, storage_cost(each.size_bytes, each.pieces, price), now)
         stage.expect(
             owed <= {each.file for each in charged if each.status == "ready"}, "each acknowledged file to be ready"
         )
-        paid = sum(each.paid > 0 for each in charged)
+        paid, days = sum(each.paid > 0 for each in charged), sum(each.days for each in charged)
         stage.expect(paid >= self.files, f"{self.files} files with a price; there are {paid}")
+        stage.expect(days >= self.days, f"{self.days} days charged one by one; there are {days}")
+        by_day, in_all = await stage.invariants.daily_charges(), sum(each.in_all - each.paid for each in charged)
+        stage.expect(
+            by_day == in_all, f"{in_all} micro-credits paid day by day, as the files say; the ledger has {by_day}"
+        )
+
+
+def _check_charge(stage: Stage, found: Charge, cost: MicroCredits, now: datetime) -> None:
+    wanted = (cost,) if found.status == "ready" else (0, cost) if found.status == "deleted" else (0,)
+    stage.expect(found.paid in wanted, f"{found.file} ({found.status}) paid with {wanted}; it was {found.paid}")
+    in_all = found.paid + found.days * daily_cost(cost)
+    stage.expect(
+        found.in_all == in_all,
+        f"{found.file} paid with {in_all} in {found.days} days more; it was {found.in_all}",
+    )
+    is_behind = found.status == "ready" and found.paid_until is not None and found.paid_until + CHARGED_WITHIN < now
+    stage.expect(not is_behind, f"{found.file} paid until {now}; it is until {found.paid_until}")
 
 
 @attrs.frozen(kw_only=True)

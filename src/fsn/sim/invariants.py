@@ -12,6 +12,7 @@ from fsn.coord.database.inspection import (
     NodeVerdict,
     charges,
     counted_replicas,
+    daily_charges,
     ledger_state,
     node_statuses,
     node_verdicts,
@@ -115,6 +116,10 @@ class Invariants:
     async def charges(self) -> Sequence[Charge]:
         """What was paid for each file."""
         return await charges(self._db)
+
+    async def daily_charges(self) -> int:
+        """What all users have paid day by day, in micro-credits."""
+        return await daily_charges(self._db)
 
     # --- no acknowledged file is lost, none unreadable while it could be read
 

@@ -1,11 +1,13 @@
 """The whole catalogue at a glance, for simulations and tests that compare it with what is really there: no statement for a large one."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
 import attrs
 
 from fsn.coord.database.pool import Pool
 from fsn.core.ids import FileId, NodeId, ReplicaId
+from fsn.core.tariff import PREPAID_DAYS
 
 __all__ = [
     "Charge",
@@ -14,6 +16,7 @@ __all__ = [
     "NodeVerdict",
     "charges",
     "counted_replicas",
+    "daily_charges",
     "ledger_state",
     "node_statuses",
     "node_verdicts",
@@ -43,14 +46,19 @@ class LedgerState:
 
 @attrs.frozen
 class Charge:
-    """A file, and what its user has paid for it in all."""
+    """A file, and what its user has paid for it, in micro-credits."""
 
     file: FileId
     status: str
     size_bytes: int
     pieces: int
     paid: int
-    """Micro-credits."""
+    """When it was complete, as the ledger says."""
+    in_all: int
+    """So far, as its row says."""
+    days: int
+    """So many were charged one by one, after those paid for in advance."""
+    paid_until: datetime | None
 
 
 @attrs.frozen
@@ -85,10 +93,23 @@ async def charges(db: Pool) -> Sequence[Charge]:
         """select f.id as file, f.status::text as status, coalesce(f.size_bytes, 0) as size_bytes, f.pieces,
                   coalesce((select -sum(e.amount) from ledger_tx t join ledger_entry e on e.tx = t.id
                             join ledger_account a on a.id = e.account and a.kind = 'user' and a.owner = f.user_id::text
-                            where t.ref like '%%' || f.id::text), 0)::bigint as paid
+                            where t.ref in ('reserve:' || f.id, 'release:' || f.id, 'storage:' || f.id)), 0)::bigint as paid,
+                  f.paid_micro as in_all, f.paid_until,
+                  coalesce(extract(epoch from f.paid_until - f.ready_at) / 86400 - %s, 0)::int as days
            from files f order by f.id""",
+        [PREPAID_DAYS],
         row=Charge,
     )
+
+
+async def daily_charges(db: Pool) -> int:
+    """What all users have paid day by day, in micro-credits, as the ledger says."""
+    row = await db.fetch_one(
+        """select coalesce(-sum(e.amount), 0)::bigint from ledger_tx t join ledger_entry e on e.tx = t.id
+               join ledger_account a on a.id = e.account and a.kind = 'user' where t.kind = 'storage_day'"""
+    )
+    assert row is not None
+    return int(row[0])
 
 
 async def counted_replicas(db: Pool) -> Sequence[CountedReplica]:

@@ -13,6 +13,7 @@ from fsn.coord.catalog import Upload
 from fsn.coord.config import CreditsConfig
 from fsn.coord.database import ledger
 from fsn.coord.database.budgets import set_budget
+from fsn.coord.database.inspection import LedgerState, ledger_state
 from fsn.coord.database.pool import Pool
 from fsn.coord.database.tariffs import add_tariff
 from fsn.core.errors import Conflict, InsufficientCredits
@@ -37,13 +38,8 @@ async def priced(pool: Pool) -> AsyncIterator[Network]:
 
 
 async def balance(pool: Pool, user: UserId) -> int:
-    """What is left, once the books add up: all entries to zero, and each balance from its own."""
-    found = await pool.fetch_one(
-        """select coalesce((select sum(amount) from ledger_entry), 0),
-                  (select count(*) from ledger_account a where kind <> 'system' and balance <>
-                       coalesce((select sum(amount) from ledger_entry e where e.account = a.id), 0))"""
-    )
-    assert found == (0, 0)
+    """What is left, once the books add up: all entries to zero, and each balance and each month's sum from its own."""
+    assert await ledger_state(pool) == LedgerState(total=0, unexplained=0)
     return await ledger.balance(pool, "user", user)
 
 

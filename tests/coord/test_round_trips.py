@@ -24,8 +24,8 @@ NAMES = {
     "with whole as": "record chunks",
     "with f as": "begin upload",
     "select coalesce(a.balance": "standing",
-    "select owner::uuid": "lock accounts",
-    "select u.id, u.budget_micro": "budgets",
+    "select u.id, a.id, a.balance": "lock accounts",
+    "select u.budget_micro": "budget",
     "with charged as": "charge",
     "select a.kind::text": "find accounts",
     "select ledger_post": "book",
@@ -158,7 +158,7 @@ async def test_a_small_file_that_costs_something(priced: Network, log: Log) -> N
     user = (await priced.user()).user.id
     log.clear()
     await put(priced, user, 4 * CHUNK_BYTES)
-    assert log.taken() == ["standing", "begin", "lock accounts", "budgets", "charge", "record chunks", "commit"]
+    assert log.taken() == ["standing", "begin", "lock accounts", "charge", "record chunks", "commit"]
 
 
 async def test_a_large_file_that_costs_something(priced: Network, log: Log) -> None:
@@ -169,7 +169,7 @@ async def test_a_large_file_that_costs_something(priced: Network, log: Log) -> N
     statements = log.taken()
     booked = ["find accounts", "book"]
     assert [each for each in statements if each != "record chunks"] == [
-        "standing", "begin", "begin upload", *booked, "budgets", "commit",
+        "standing", "begin", "begin upload", *booked, "budget", "commit",
         "begin", "find upload", "count chunks", "find reservation", *booked, *booked, "mark paid", "mark ready", "end upload", "commit",
     ]  # fmt: skip
 

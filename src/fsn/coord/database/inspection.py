@@ -38,7 +38,8 @@ class CountedReplica:
 
 @attrs.frozen
 class LedgerState:
-    """What all entries add up to, and how many accounts have a balance that their entries do not explain."""
+    """What all entries add up to, and how many accounts have a balance, or a sum of what is spent in a month, that their entries do not
+    explain."""
 
     total: int
     unexplained: int
@@ -142,8 +143,12 @@ async def ledger_state(db: Pool) -> LedgerState:
     """Double entry keeps both at 0."""
     row = await db.fetch_one(
         """select coalesce((select sum(amount) from ledger_entry), 0)::bigint,
-                  (select count(*) from ledger_account a where kind <> 'system' and balance <>
-                      coalesce((select sum(amount) from ledger_entry e where e.account = a.id), 0))"""
+                  (select count(*) from ledger_account a where kind <> 'system' and (balance <>
+                      coalesce((select sum(amount) from ledger_entry e where e.account = a.id), 0)
+                      or kind = 'user' and spent <> coalesce((
+                          select -sum(e.amount) from ledger_entry e join ledger_tx t on t.id = e.tx
+                          where e.account = a.id and t.kind in ('reserve', 'release', 'storage', 'storage_day')
+                              and date_trunc('month', t.at at time zone 'UTC')::date = a.spent_month), 0)))"""
     )
     assert row is not None
     return LedgerState(*row)

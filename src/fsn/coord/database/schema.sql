@@ -144,6 +144,8 @@ create table ledger_account (
     kind account_kind not null,
     owner text not null,
     balance bigint not null default 0,
+    spent_month date,
+    spent bigint not null default 0,
     constraint ledger_account_pkey PRIMARY KEY (id),
     constraint ledger_account_kind_owner_key UNIQUE (kind, owner),
     constraint ledger_account_check CHECK (((kind = 'system'::account_kind) OR (balance >= 0)))
@@ -556,8 +558,6 @@ CREATE INDEX garbage_candidates_found ON public.garbage_candidates USING btree (
 
 CREATE INDEX ledger_entry_of_account ON public.ledger_entry USING btree (account, tx);
 
-CREATE INDEX ledger_tx_by_time ON public.ledger_tx USING brin (at) WITH (pages_per_range='16');
-
 CREATE INDEX node_days_by_day ON public.node_days USING btree (day);
 
 CREATE INDEX node_days_unstated ON public.node_days USING btree (day, node_id) WHERE (NOT stated);
@@ -634,7 +634,9 @@ CREATE OR REPLACE FUNCTION public.ledger_post(p_kind text, p_ref text, p_at time
  RETURNS bigint
  LANGUAGE plpgsql
 AS $function$
-declare t bigint;
+declare
+    t bigint;
+    this_month date := date_trunc('month', p_at at time zone 'UTC')::date;
 begin
     if cardinality(p_accounts) <> cardinality(p_amounts) or (select sum(a) from unnest(p_amounts) a) <> 0 then
         raise exception 'entries do not add up to zero';
@@ -645,8 +647,17 @@ begin
     if t is null then
         return null;
     end if;
-    update ledger_account l set balance = balance + u.m
-        from unnest(p_accounts, p_amounts) u(a, m) where l.id = u.a and l.kind <> 'system';
+    if p_kind in ('reserve', 'release', 'storage', 'storage_day') then
+        update ledger_account l set balance = balance + u.m,
+                spent = case when l.spent_month > this_month then l.spent
+                             when l.spent_month = this_month then l.spent - u.m
+                             else -u.m end,
+                spent_month = greatest(l.spent_month, this_month)
+            from unnest(p_accounts, p_amounts) u(a, m) where l.id = u.a and l.kind <> 'system';
+    else
+        update ledger_account l set balance = balance + u.m
+            from unnest(p_accounts, p_amounts) u(a, m) where l.id = u.a and l.kind <> 'system';
+    end if;
     insert into ledger_entry (tx, account, amount) select t, a, m from unnest(p_accounts, p_amounts) u(a, m);
     return t;
 end $function$;

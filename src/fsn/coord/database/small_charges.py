@@ -9,7 +9,7 @@ import attrs
 from fsn.coord.catalog import WholeFile
 from fsn.coord.database import ledger
 from fsn.coord.database.base import Connection
-from fsn.coord.database.budgets import Budget, budgets_of
+from fsn.coord.database.budgets import BUDGET, Budget, month_of
 from fsn.core.errors import InsufficientCredits
 from fsn.core.ids import FileId, UserId
 from fsn.core.units import MicroCredits, format_credits
@@ -46,7 +46,7 @@ async def charge_files(
     """Charge each file's cost to its user, one after the other; those that the balance or the budget does not cover are not charged, and
     returned with the reason.
 
-    As `ledger_post` does it, in three statements for all of them: the same locks in the same order, the same rows. Every file is new.
+    As `ledger_post` does it, in two statements for all of them: the same locks in the same order, the same rows. Every file is new.
     """
     refused: dict[FileId, InsufficientCredits] = {}
     purses = await _lock_purses(connection, {whole.file.user_id for whole in wholes}, at)
@@ -64,16 +64,16 @@ async def charge_files(
 
 async def _lock_purses(connection: Connection, users: set[UserId], at: datetime) -> Mapping[UserId, _Purse]:
     cursor = await connection.execute(
-        """select owner::uuid, id, balance from ledger_account where kind = 'user' and owner = any (%s::text[])
-           order by id for no key update""",
-        [[str(user) for user in users]],
+        f"""select u.id, a.id, a.balance, {BUDGET} from users u join ledger_account a on a.kind = 'user' and a.owner = u.id::text
+            where u.id = any (%(users)s::uuid[]) order by a.id for no key update of a""",  # noqa: S608 - a constant
+        {"users": list(users), "month": month_of(at)},
     )
-    accounts = await cursor.fetchall()
-    # Asked for once the accounts are held: what was booked until then counts.
-    budgets = await budgets_of(connection, list(users), at)
     return defaultdict(
         lambda: _Purse(0, 0, Budget(None, MicroCredits(0))),
-        {UserId(user): _Purse(account, balance, budgets[UserId(user)]) for user, account, balance in accounts},
+        {
+            UserId(user): _Purse(account, balance, Budget(monthly, MicroCredits(spent)))
+            for user, account, balance, monthly, spent in await cursor.fetchall()
+        },
     )
 
 
@@ -88,7 +88,11 @@ async def _book(connection: Connection, charged: Sequence[tuple[FileId, int, int
                union all
                select t.id, s.id, c.cost from charged c join t using (ref)
                    join ledger_account s on s.kind = 'system' and s.owner = %(system)s)
-           update ledger_account l set balance = l.balance - sums.cost
+           update ledger_account l set balance = l.balance - sums.cost,
+               spent = case when l.spent_month > %(month)s then l.spent
+                            when l.spent_month = %(month)s then l.spent + sums.cost
+                            else sums.cost end,
+               spent_month = greatest(l.spent_month, %(month)s)
            from (select account, sum(cost) as cost from charged group by account) sums where l.id = sums.account""",
         {
             "refs": [f"storage:{file}" for file, _, _ in charged],
@@ -96,5 +100,6 @@ async def _book(connection: Connection, charged: Sequence[tuple[FileId, int, int
             "costs": [cost for _, _, cost in charged],
             "system": ledger.STORAGE,
             "at": at,
+            "month": month_of(at),
         },
     )

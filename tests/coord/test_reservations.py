@@ -271,3 +271,21 @@ async def test_a_small_stream_that_cannot_be_paid_reaches_no_node(priced: Networ
         0,
     )
     assert await balance(pool, user) == GRANT
+
+
+async def test_a_stream_without_a_size_ends_when_what_came_cannot_be_paid(priced: Network, pool: Pool) -> None:
+    """Long before its end, and nothing of it stays: a client that never ends cannot fill nodes for nothing."""
+    user, uploads = (await priced.user()).user.id, priced.services.uploads
+    taken = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield bytes(1 << 20)
+
+    with pytest.raises(InsufficientCredits, match="the balance is"):
+        await uploads.store_stream(user, "f", None, 3, endless())
+    assert taken < 10
+    assert await balance(pool, user) == GRANT
+    assert await pool.fetch_one("select count(*) from files where status <> 'deleted'") == (0,)

@@ -1,7 +1,8 @@
-"""The registration half of a coordinator, over real HTTP on loopback, with the checks that the real one makes."""
+"""What a coordinator tells nodes over HTTP: registrations, with the checks that the real one makes, and pages of statements. Real HTTP on
+loopback."""
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -29,6 +30,10 @@ class FakeCoordinator:
         self.registrations: list[dict[str, Any]] = []
         self.answer_instead: Response | None = None
         self.url = ""
+        self.statement_pages: Callable[[str | None], dict[str, Any]] = lambda cursor: {
+            "statements": [],
+            "next_cursor": None,
+        }
         self._nonces: dict[str, str] = {}
 
     def challenge(self, asked: dict[str, Any]) -> Response:
@@ -59,6 +64,10 @@ async def open_fake_coordinator() -> AsyncIterator[FakeCoordinator]:
     async def register() -> Response:
         return fake.register(await _body())
 
+    async def statements() -> Response:
+        return _json(200, fake.statement_pages(request.args.get("cursor")))
+
+    app.add_url_rule("/api/v1/statements", "statements", statements)
     app.add_url_rule("/api/v1/nodes/challenge", "challenge", challenge, methods=["POST"])
     app.add_url_rule("/api/v1/nodes/register", "register", register, methods=["POST"])
     async with trio.open_nursery() as nursery:

@@ -24,6 +24,8 @@ SMALL_CHUNKS = 4
 """A file of up to so many chunks (1 MiB) is kept in memory until all its replicas are durable, and recorded in one piece: one
 commit, shared with others, in place of three, its cost charged in the same, and nothing to clean up when the client leaves before."""
 ABORTING_SECONDS = 10.0
+LOOK_BYTES = 64 << 20
+"""A stream of unknown size has nothing set aside: so often it is looked at whether what has come can still be paid."""
 
 
 @attrs.frozen
@@ -101,7 +103,7 @@ class StreamedUploads:
 
     async def _store_large(self, upload: Upload, head: Sequence[memoryview], chunks: "_Chunks") -> None:
         """Store the chunks, a window of them at a time."""
-        window, index = Window(self._window_bytes), 0
+        window, index, look_at = Window(self._window_bytes), 0, 0
 
         async def store(index: int, chunk: memoryview) -> None:
             try:
@@ -116,6 +118,9 @@ class StreamedUploads:
                         await window.acquire(len(chunk))
                         nursery.start_soon(store, index, chunk)
                         index += 1
+                    if upload.file.size_bytes is None and chunks.received >= look_at:
+                        look_at = chunks.received + LOOK_BYTES
+                        await self._admission.check_credits(upload.file.user_id, chunks.received, upload.file.pieces)
                     head = await chunks.take(1)
                     self._admission.check_size(chunks.received)
 

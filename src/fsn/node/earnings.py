@@ -19,6 +19,8 @@ from fsn.runtime.private_files import read_private_file
 __all__ = ["Received", "fetch_statements", "first_difference", "parse_statement"]
 
 PAGE: Final = 1000
+MOST_PAGES: Final = 100
+"""Two hundred and seventy years: what has more never ends."""
 LAST_DAY: Final = 2_000_000
 """Dates have four digits for their year."""
 _TIMEOUTS: Final = Timeouts(connect_seconds=10.0, answer_seconds=30.0, send_seconds=10.0)
@@ -46,7 +48,7 @@ async def fetch_statements(config: NodeConfig) -> list[Received]:
     async with Connection(
         config.coordinator.url, None, _TIMEOUTS, Retrying(attempts=3), headers={"X-API-Key": key}
     ) as connection:
-        while cursor is not None:
+        for _ in range(MOST_PAGES):
             params = {"limit": str(PAGE)} | ({"cursor": cursor} if cursor else {})
             page = await connection.call("GET", "/api/v1/statements", params=params)
             try:
@@ -56,7 +58,9 @@ async def fetch_statements(config: NodeConfig) -> list[Received]:
                 raise ProtocolViolation(
                     f"{config.coordinator.url} sent what is no page of statements: {error}"
                 ) from None
-    return found
+            if cursor is None:
+                return found
+    raise ProtocolViolation(f"{config.coordinator.url} has more than {MOST_PAGES} pages of statements: they never end")
 
 
 def parse_statement(document: Mapping[str, Any]) -> Received:

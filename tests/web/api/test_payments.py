@@ -111,6 +111,17 @@ async def test_an_expired_session_is_failed_unless_money_came_after_all(shop: Sh
     assert await shop.stands(begun) == ("paid", "10100.00")
 
 
+async def test_an_earlier_session_that_expires_fails_nothing(shop: Shop) -> None:
+    """The provider may have made a second one for a purchase whose first answer was lost: that is the one to be paid."""
+    begun = await shop.buy()
+    await shop.api.network.services.db.execute("update credit_purchases set session = 'cs_test_later'")
+    assert await shop.tell(EXPIRED, "cs_test_1", status="expired") == 204
+    found = await shop.api.network.services.db.fetch_one(
+        "select status::text from credit_purchases where id = %s", [begun["id"]]
+    )
+    assert found == ("pending",)
+
+
 async def test_a_lost_call_is_made_good_when_the_user_asks(shop: Shop) -> None:
     """The webhook never came: of a pending purchase Stripe is asked; when it cannot be, the purchase stays pending."""
     begun = await shop.buy()
@@ -178,8 +189,9 @@ async def test_stripe_is_away(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 async def test_too_little_for_stripe(shop: Shop) -> None:
-    """It takes half a dollar or more."""
+    """It takes half a dollar or more; what it does not take leaves nothing behind."""
     assert (await shop.user.post(BUY, json={"amount_usd": 0.49})).status_code == 400
+    assert await shop.api.network.services.db.fetch_one("select count(*) from credit_purchases") == (0,)
 
 
 async def test_without_keys_nobody_calls(api: Api) -> None:

@@ -39,6 +39,7 @@ class Buying:
         Raises Conflict (`idempotency_key_reused`) when that one was of another amount; Invalid for an amount that the provider does
         not take; Unavailable when it cannot be asked now: the same key goes on.
         """
+        self.provider.check_amount(amount_usd_cents)
         wanted = Purchase(
             uuid4(), user, self.provider.name, f"{user}:{key}", amount_usd_cents,
             MicroCredits(amount_usd_cents * MICRO_CREDITS_A_CENT), self.clock(),
@@ -93,9 +94,9 @@ class Buying:
         await self._learn(found, told)
 
     async def _learn(self, found: Purchase, told: Told) -> Purchase:
-        if told.outcome == "failed":
+        if told.outcome == "failed" and found.session in (None, told.session):
             return await fail(self.db, found.id, self.clock()) or found
-        if told.outcome == "pending":
+        if told.outcome != "paid":  # or it is of an earlier session than the one that the user may still pay on
             return found
         asked, paid = (found.id, found.amount_usd_cents), (told.purchase, told.amount_usd_cents)
         if asked != paid or found.session not in (None, told.session):

@@ -46,11 +46,11 @@ class PaymentProvider(Protocol):
     def name(self) -> str:
         """As it is kept with each purchase."""
 
-    async def begin(self, purchase: UUID, amount_usd_cents: int, email: str) -> Checkout:
-        """Have a user pay; the same purchase again is the same session.
+    def check_amount(self, amount_usd_cents: int) -> None:
+        """Raises Invalid for an amount that it does not take."""
 
-        Raises Invalid for an amount that it does not take, Unavailable when it cannot be asked.
-        """
+    async def begin(self, purchase: UUID, amount_usd_cents: int, email: str) -> Checkout:
+        """Have a user pay; the same purchase again is the same session, for a day at least. Raises Unavailable when it cannot be asked."""
 
     async def look(self, session: str) -> Told | None:
         """How a session stands; None when it is none of ours. Raises Unavailable when it cannot be asked."""
@@ -66,6 +66,9 @@ class Mock:
     """Nobody is charged; every purchase is paid at once."""
 
     name = "mock"
+
+    def check_amount(self, amount_usd_cents: int) -> None:
+        """Any will do."""
 
     async def begin(self, purchase: UUID, amount_usd_cents: int, email: str) -> Checkout:
         """Paid."""

@@ -86,10 +86,13 @@ class StripeCheckout:
     return_url: str
     name: str = "stripe"
 
-    async def begin(self, purchase: UUID, amount_usd_cents: int, email: str) -> Checkout:
-        """Make a Checkout Session, which lives for 24 hours. See `PaymentProvider`."""
+    def check_amount(self, amount_usd_cents: int) -> None:
+        """See `PaymentProvider`."""
         if amount_usd_cents < LEAST_CENTS:
             raise Invalid(f"{LEAST_CENTS / 100:.2f} US dollars or more are wanted; got {amount_usd_cents / 100:.2f}")
+
+    async def begin(self, purchase: UUID, amount_usd_cents: int, email: str) -> Checkout:
+        """Make a Checkout Session, which lives for 24 hours. See `PaymentProvider`."""
         back = self.return_url + ("&" if "?" in self.return_url else "?") + urlencode({"purchase": str(purchase)})
         with _asking("begin"):
             session = await self.client.v1.checkout.sessions.create_async(

@@ -10,7 +10,6 @@ it changed, and these add up to what was earned.
 """
 
 from typing import Final
-from uuid import UUID
 
 import attrs
 from blake3 import blake3
@@ -73,6 +72,9 @@ class DayInputs:
     reward: int = attrs.field(validator=_not_negative)
 
 
+_NUMBERS: Final = tuple(name for name in attrs.fields_dict(DayInputs) if name != "node")
+
+
 @attrs.frozen
 class Line:
     """A rule, and by how many micro-credits it changed the pay."""
@@ -116,8 +118,8 @@ def held_back(earned: int, age_days: int) -> int:
 
 def statement_bytes(statement: Statement, previous: bytes) -> bytes:
     """What is hashed: a line `name=value` for each input, each rule and each result, and `previous`, the hash of the statement before."""
-    inputs = attrs.asdict(statement.inputs)
-    named = [(name, str(value) if not isinstance(value, UUID) else value.hex) for name, value in inputs.items()]
+    inputs = statement.inputs
+    named = [("node", inputs.node.hex), *((name, str(getattr(inputs, name))) for name in _NUMBERS)]
     named += [(f"line {line.rule}", str(line.micro_credits)) for line in statement.lines]
     named += [("earned", str(statement.earned)), ("held", str(statement.held)), ("previous", previous.hex())]
     return _DOMAIN + b"".join(f"{name}={value}\n".encode() for name, value in named)

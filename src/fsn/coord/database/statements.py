@@ -103,8 +103,8 @@ async def last_hashes(db: Pool, nodes: Sequence[NodeId]) -> Mapping[NodeId, byte
     return {**dict.fromkeys(nodes, FIRST_HASH), **{NodeId(node): bytes(found) for node, found in rows}}
 
 
-async def post_statements(db: Pool, signed: Sequence[SignedStatement], at: datetime) -> int:
-    """Write statements (one a node at most) and book them, each once, in one transaction; how many were new.
+async def post_statements(db: Pool, signed: Sequence[SignedStatement], at: datetime) -> set[NodeId]:
+    """Write statements (one a node at most) and book them, each once, in one transaction; the nodes whose was new.
 
     One that is there already, or whose chain has gone on meanwhile (another coordinator was faster), is passed over.
     """
@@ -114,7 +114,7 @@ async def post_statements(db: Pool, signed: Sequence[SignedStatement], at: datet
         new = await _insert(connection, signed, at)
         if new:
             await _book(connection, [each for each in signed if each.statement.inputs.node in new], at)
-    return len(new)
+    return new
 
 
 async def list_statements(db: Pool, node: NodeId, after: date | None, limit: int) -> list[SignedStatement]:

@@ -106,7 +106,7 @@ MEANINGS = {
     "proof_not_given": "A challenge failed, was missed in all tries or refused: who was asked what, and how that ended. Unless it was "
     "refused, the replica counts as lost and is repaired.",
     "proof_round_judged": "A round of proofs is over, and has been reckoned into the reputations of its nodes.",
-    "proof_round_suspicious": "So many nodes did not answer in time that it is rather us: nobody is blamed.",
+    "proof_round_suspicious": "So many nodes did not answer, or refused, that it is rather us: nobody is blamed.",
     "reputation_changed": "A node is vetted, suspended, taken on again or disqualified, and why.",
     "held_returned": "What was held back was paid out to nodes that have left or stayed long enough, or taken from judged ones.",
     "proof_failed": "A coordinator asked for a proof of a replica that is gone, damaged or unreadable here. It counts as a failed proof.",

@@ -18,6 +18,7 @@ __all__ = [
     "MOST_TRIES",
     "PARTS",
     "SLOTS",
+    "UNANSWERED",
     "Outcome",
     "Turnout",
     "class_of_round",
@@ -30,6 +31,8 @@ __all__ = [
 Outcome = Literal["passed", "bad", "gone", "error", "timeout", "offline"]
 """How a challenge ended. bad: a wrong answer; gone: the node says that it has not got the replica; error: refused; timeout: no answer
 over a connection that stands; offline: there was no connection."""
+UNANSWERED: Final = frozenset({"timeout", "error"})
+"""They say nothing of the replica yet: the same challenge is asked again."""
 
 SLOTS: Final = 16384
 PARTS: Final = 240
@@ -38,7 +41,7 @@ CYCLE_ROUNDS: Final = 84
 """14 days of rounds of four hours."""
 ASKED_IN_FULL: Final = 4096
 MOST_TRIES: Final = 4
-"""The same challenge is asked again three times; then it counts as missed."""
+"""The same challenge is asked again three times; then it counts as missed, or refused."""
 SUSPICIOUS_SHARE: Final = 0.2
 SUSPICIOUS_NODES: Final = 3
 SILENT_SHARE: Final = 0.1
@@ -49,7 +52,7 @@ ROUNDS_RUNNING: Final = 3
 
 @attrs.frozen
 class Turnout:
-    """How many of a node's challenges of a round were answered in some way, and how many not in time, at the first try."""
+    """How many of a node's challenges of a round were answered, rightly or wrongly, and how many not (or not in time) at the first try."""
 
     answered: int
     timeouts: int

@@ -1,6 +1,6 @@
 """Rounds of proofs over real services and a real database: what each kind of node comes to, and whom nobody may blame."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from uuid import UUID
 
@@ -321,19 +321,49 @@ async def test_what_is_deleted_while_it_is_asked_for_is_no_failure(
     assert await stage.rows("select * from reputation_events") == []
 
 
-async def test_who_refuses_loses_no_replica(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It counts on the track that leads to suspension, with its words as evidence."""
-    broken = stage.network.nodes[1]
+def _break(member: Member) -> Callable[[], None]:
+    """Its disk cannot be read; what mends it."""
+    sound = member.store.retrieve
 
     async def fail(replica: ReplicaId, offset: int = 0, length: int = 0) -> tuple[bytes, int]:
         raise OSError("the disk is on fire")
 
-    monkeypatch.setattr(broken.store, "retrieve", fail)
+    def mend() -> None:
+        member.store.retrieve = sound  # type: ignore[method-assign]
+
+    member.store.retrieve = fail  # type: ignore[method-assign]
+    return mend
+
+
+async def test_who_refuses_four_times_is_repaired(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its replicas are lost, in the first round; it counts on the track that leads to suspension, with its words as evidence."""
+    monkeypatch.setattr("fsn.coord.auditing.rounds.is_suspicious", lambda *_: False)
+    broken = stage.network.nodes[1]
+    _break(broken)
     await stage.whole_round()
-    assert await stage.sums(broken) == (CHUNKS, 0, 0, 0, CHUNKS, 0)
     assert await stage.lost() == {}
-    assert await stage.rows("select distinct outcome, tries from proof_failures") == [("error", 1)]
-    assert await stage.rows("select answer_beta from node_reputations where node_id = %s", broken.node) == [(1.0,)]
+    await stage.tries()
+    assert await stage.sums(broken) == (CHUNKS, 0, 0, 0, CHUNKS, 0)
+    assert await stage.lost() == {broken.node: "proof: error"}
+    assert await stage.rows("select distinct outcome, tries from proof_failures") == [("error", 4)]
+    assert await stage.rows("select count(*) from repairs") == [(CHUNKS,)]
+    await stage.whole_round()
+    tracks = await stage.rows("select beta, answer_beta > 0 from node_reputations where node_id = %s", broken.node)
+    assert tracks == [(0.0, True)]
+
+
+async def test_who_refuses_for_a_while_is_not_blamed(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is checked, a node that was too busy: asked again with the same seed, it answers."""
+    monkeypatch.setattr("fsn.coord.auditing.rounds.is_suspicious", lambda *_: False)
+    broken = stage.network.nodes[1]
+    mend = _break(broken)
+    await stage.whole_round()
+    mend()
+    await stage.tries()
+    asked, passed, *others = await stage.sums(broken)
+    assert (asked, others) == (passed, [0, 0, 0, 0])
+    assert await stage.lost() == {}
+    assert await stage.rows("select * from proof_failures") == []
 
 
 async def test_what_is_old_is_deleted(stage: Stage) -> None:

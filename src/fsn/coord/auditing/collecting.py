@@ -4,7 +4,7 @@ from collections import defaultdict
 
 from fsn.coord.auditing.asking import Asked
 from fsn.coord.database.proof_writing import Failure, Retry, Sums, Written
-from fsn.core.audit import MOST_TRIES
+from fsn.core.audit import MOST_TRIES, UNANSWERED
 from fsn.core.ids import NodeId
 
 __all__ = ["Collected"]
@@ -20,9 +20,9 @@ class Collected:
         self._retries: list[Retry] = []
 
     def add(self, asked: Asked, *, tries: int) -> None:
-        """`tries`: this one included. A first time-out is no end: it is asked again; a fourth is a miss."""
+        """`tries`: this one included. A first time-out or refusal is no end: it is asked again; a fourth is one."""
         sums, outcome = self._sums[asked.replica.node], asked.outcome
-        if outcome == "timeout" and tries < MOST_TRIES:
+        if outcome in UNANSWERED and tries < MOST_TRIES:
             sums.timeouts += 1
             self._retries.append(_retry(asked, self._number))
         elif outcome == "offline":

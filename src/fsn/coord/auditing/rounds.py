@@ -27,6 +27,7 @@ from fsn.core.audit import (
     PARTS,
     ROUNDS_RUNNING,
     SLOTS,
+    UNANSWERED,
     class_of_round,
     classes,
     is_suspicious,
@@ -213,21 +214,22 @@ class Auditing:
 
     async def _postpone(self, of: Mapping[UUID, Retry], ended: Sequence[Asked]) -> None:
         at = self.clock()
-        again = {each.challenge.challenge: of[each.challenge.challenge] for each in ended if each.outcome == "timeout"}
+        again = {each.challenge.challenge: of[each.challenge.challenge] for each in ended if each.outcome in UNANSWERED}
         tried = {key: at + RETRY_PAUSES[retry.tries] for key, retry in again.items() if retry.tries + 1 < MOST_TRIES}
         if tried:
             await proofs.postpone_retries(self.db, tried, tried=True)
 
     async def _end_retries(self, current: _Round, of: Mapping[UUID, Retry], ended: Sequence[Asked]) -> None:
-        missed: dict[int, list[Asked]] = defaultdict(list)
+        unanswered: dict[int, list[Asked]] = defaultdict(list)
         done: list[Asked] = []
         for each in ended:
             retry = of[each.challenge.challenge]
-            if each.outcome == "timeout" and retry.tries + 1 >= MOST_TRIES:
-                missed[retry.round].append(each)
-            elif each.outcome not in {"timeout", "offline", None}:
+            if each.outcome in UNANSWERED:
+                if retry.tries + 1 >= MOST_TRIES:
+                    unanswered[retry.round].append(each)
+            elif each.outcome not in {"offline", None}:
                 done.append(each)
-        for number, some in missed.items():
+        for number, some in unanswered.items():
             if not await self._suspects(number):
                 done += some
         if done:
@@ -251,7 +253,7 @@ class Auditing:
         if not is_suspicious(found.values(), before):
             return False
         silent = sum(each.has_timed_out for each in found.values())
-        why = f"{silent} of {len(found)} nodes did not answer in time: the coordinators suspect themselves"
+        why = f"{silent} of {len(found)} nodes did not answer: the coordinators suspect themselves"
         if await proof_outcomes.suspect(self.db, number, why):
             log.error("proof_round_suspicious", round=number, silent=silent, asked=len(found))
         await proof_outcomes.drop_retries(self.db, number)

@@ -57,7 +57,7 @@ class Sums:
 
 @attrs.frozen
 class Failure:
-    """A challenge that did not end well, with its evidence. `outcome`: bad, gone, missed or error; all but an error lose the replica."""
+    """A challenge that did not end well, with its evidence: the replica is lost. `outcome`: bad, gone, missed or error."""
 
     challenge: UUID
     asked: AskedReplica
@@ -66,11 +66,6 @@ class Failure:
     difficulty: int
     tries: int
     detail: str
-
-    @property
-    def loses(self) -> bool:
-        """Whether the replica counts as lost."""
-        return self.outcome != "error"
 
 
 @attrs.frozen
@@ -116,8 +111,7 @@ async def write(connection: Connection, number: int, written: Written, at: datet
     await _note_failures(connection, number, written.failures, at)
     by_reason: dict[str, list[ReplicaId]] = {}
     for failure in written.failures:
-        if failure.loses:
-            by_reason.setdefault(failure.outcome, []).append(failure.asked.replica)
+        by_reason.setdefault(failure.outcome, []).append(failure.asked.replica)
     for outcome, replicas in sorted(by_reason.items()):
         await mark_lost(connection, replicas, reason=f"proof: {outcome}", at=at)
     await _note_retries(connection, written.retries, retry_at)

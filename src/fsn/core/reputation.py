@@ -6,7 +6,8 @@ Two tracks, each a sum of shares in which the past fades, as in "The Beta Reputa
   may fail 4 % of what it is asked; one that lost everything is out with its third round (0.98, 0.9604, 0.9412).
 * **Answering**, from proofs that passed against errors and missed ones: faults that do not show that data is lost. It forgets 5 % a round;
   below 0.6 the node is suspended, and at 0.6 and above it is not. A node that was well and now answers nothing is suspended with the
-  tenth round in which it is asked for anything (0.95^10 = 0.599: 40 hours at least); one that answered nothing for long is back with its 18th good one (1 - 0.95^18 = 0.603: 3 days).
+  tenth round in which it is asked for anything (0.95^10 = 0.599: 40 hours at least); one that answered nothing for long is back with its
+  18th good one (1 - 0.95^18 = 0.603: 3 days).
 
 The factor and threshold of the second track, its being a track of its own, and the threshold of the first are those of Storj's satellite
 (`UnknownAuditLambda`, `UnknownAuditDQ`, `AuditDQ` in its `satellite/reputation/config.go`). It counts single audits; we count shares of a

@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 
+from fsn.coord.database.statements import EPOCH
 from fsn.coord.paying import Paying
 from fsn.core.ids import NodeId
 from fsn.node.earnings import first_difference, parse_statement
@@ -51,6 +52,8 @@ async def test_statements_come_page_by_page_and_can_be_computed_anew(api: Api, n
 async def test_the_balance_and_a_payout(api: Api, node: NodeId) -> None:
     """What is asked for leaves the balance at once; the same request again is the same; more than there is, is refused."""
     balance = (await api.http.get("/api/v1/balance", headers=KEY)).json()
+    last = parse_statement(balance.pop("last_statement"))
+    assert (last.statement.inputs.day, last.statement.earned) == ((date(2026, 11, 3) - EPOCH).days, 3_000_000)
     assert balance == {
         "balance": "9.00", "balance_micro_credits": 9_000_000, "earned": "9.00", "pending": "0.00", "held": "0.00",
     }  # fmt: skip

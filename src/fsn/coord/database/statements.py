@@ -5,7 +5,7 @@ A node has two accounts: its own, and `<node>/held` for what is held back.
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Final
+from typing import Final, LiteralString
 
 import attrs
 
@@ -19,6 +19,7 @@ __all__ = [
     "SignedStatement",
     "days_due",
     "last_hashes",
+    "last_statement",
     "list_statements",
     "money_of",
     "post_statements",
@@ -30,6 +31,10 @@ EPOCH: Final = date(1970, 1, 1)
 _FREE: Final = ""
 _HELD: Final = "/held"
 """What the name of an account has behind the node's id."""
+_STATEMENT: Final[
+    LiteralString
+] = """node_id, day, age_days, byte_seconds, present_seconds, counted_seconds, asked, missed, failed, rounds,
+    unproved, tariff, reward, earned, held, previous, hash, coordinator, signature"""
 
 
 @attrs.frozen
@@ -119,13 +124,15 @@ async def post_statements(db: Pool, signed: Sequence[SignedStatement], at: datet
 
 async def list_statements(db: Pool, node: NodeId, after: date | None, limit: int) -> list[SignedStatement]:
     """Up to `limit` statements of a node, the oldest first, those of days after `after` only."""
-    rows = await db.fetch_all(
-        """select node_id, day, age_days, byte_seconds, present_seconds, counted_seconds, asked, missed, failed, rounds, unproved, tariff,
-                  reward, earned, held, previous, hash, coordinator, signature
-           from node_statements where node_id = %s and day > %s order by day limit %s""",
-        [node, after or date.min, limit],
-    )
-    return [_signed(row) for row in rows]
+    sql = f"select {_STATEMENT} from node_statements where node_id = %s and day > %s order by day limit %s"  # noqa: S608 - a constant
+    return [_signed(row) for row in await db.fetch_all(sql, [node, after or date.min, limit])]
+
+
+async def last_statement(db: Pool, node: NodeId) -> SignedStatement | None:
+    """A node's newest; None before its first day was paid."""
+    sql = f"select {_STATEMENT} from node_statements where node_id = %s order by day desc limit 1"  # noqa: S608 - a constant
+    row = await db.fetch_one(sql, [node])
+    return None if row is None else _signed(row)
 
 
 # --- money

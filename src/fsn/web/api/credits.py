@@ -5,11 +5,12 @@ from typing import Annotated
 import msgspec
 
 from fsn.coord.database import ledger
-from fsn.coord.database.statements import NodeMoney, money_of
+from fsn.coord.database.statements import NodeMoney, SignedStatement, last_statement, money_of
 from fsn.coord.services import Services
 from fsn.core.chunking import MAX_FILE_BYTES
 from fsn.core.errors import Unavailable
 from fsn.core.units import MicroCredits, format_credits
+from fsn.web.api.earnings import StatementView, statement_view
 from fsn.web.api.fields import Replicas
 from fsn.web.auth import NODE, USER, asking_node, asking_user
 from fsn.web.operations import Operations, RequestModel
@@ -34,14 +35,15 @@ class QuoteView(msgspec.Struct):
 
 
 class BalanceView(msgspec.Struct, omit_defaults=True):
-    """A user's or a node's balance; `earned` (in all), `pending` (payouts asked for) and `held` (held back)
-    are a node's."""
+    """A user's or a node's balance; `earned` (in all), `pending` (payouts asked for), `held` (held back) and `last_statement` (left out
+    before the first) are a node's."""
 
     balance: str
     balance_micro_credits: int
     earned: str | None = None
     pending: str | None = None
     held: str | None = None
+    last_statement: StatementView | None = None
 
 
 def declare_credits(api: Operations, services: Services) -> None:
@@ -54,7 +56,8 @@ def declare_credits(api: Operations, services: Services) -> None:
     async def balance() -> BalanceView:
         """A user sends the bearer token, a node its `X-API-Key`."""
         if (node := asking_node()) is not None:
-            return _node_balance((await money_of(services.db, [node.id]))[node.id])
+            money = (await money_of(services.db, [node.id]))[node.id]
+            return _node_balance(money, await last_statement(services.db, node.id))
         amount = await ledger.balance(services.db, "user", asking_user())
         return BalanceView(format_credits(amount), amount)
 
@@ -69,8 +72,9 @@ def declare_credits(api: Operations, services: Services) -> None:
         return QuoteView(query.size_bytes, replicas, format_credits(cost), cost)
 
 
-def _node_balance(money: NodeMoney) -> BalanceView:
+def _node_balance(money: NodeMoney, last: SignedStatement | None) -> BalanceView:
     earned, pending, held = (format_credits(MicroCredits(each)) for each in (money.earned, money.pending, money.held))
     return BalanceView(
-        format_credits(MicroCredits(money.balance)), money.balance, earned=earned, pending=pending, held=held
-    )
+        format_credits(MicroCredits(money.balance)), money.balance, earned=earned, pending=pending, held=held,
+        last_statement=None if last is None else statement_view(last),
+    )  # fmt: skip

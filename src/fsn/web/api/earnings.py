@@ -17,7 +17,7 @@ from fsn.web.api.paging import Page, decode_cursor, encode_cursor
 from fsn.web.auth import NODE, asking_node
 from fsn.web.operations import Coded, Operations, RequestModel
 
-__all__ = ["declare_earnings"]
+__all__ = ["StatementView", "declare_earnings", "statement_view"]
 
 
 class InputsView(msgspec.Struct):
@@ -104,7 +104,9 @@ def declare_earnings(api: Operations, services: Services) -> None:
         after = decode_cursor(query.cursor, date)
         found = await list_statements(services.db, _asking(), after, query.limit)
         is_full = len(found) == query.limit
-        return StatementsView([_view(each) for each in found], encode_cursor(found[-1].day) if is_full else None)
+        return StatementsView(
+            [statement_view(each) for each in found], encode_cursor(found[-1].day) if is_full else None
+        )
 
     @api.operation(
         "GET", "/api/v1/payouts", summary="Payouts that the node asked for", tags=("credits",),
@@ -139,7 +141,8 @@ def _asking() -> NodeId:
     return node.id
 
 
-def _view(found: SignedStatement) -> StatementView:
+def statement_view(found: SignedStatement) -> StatementView:
+    """As it is shown."""
     statement = found.statement
     return StatementView(
         found.day,

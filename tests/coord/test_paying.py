@@ -117,12 +117,14 @@ async def test_a_day_waits_for_its_rounds_to_be_judged(pool: Pool) -> None:
 
 
 async def test_misses_failures_and_suspicious_rounds_stand_in_the_inputs(pool: Pool) -> None:
-    """What was asked in a suspicious round is left out, and its sixth of the day is not paid."""
+    """What was asked in a suspicious round is left out, and its sixth of the day is not paid. Refused is as good as missed."""
     node = await old_node(pool)
     await add_day(pool, node)
     first = "(select min(round) from proof_rounds)"
     await pool.execute(f"update proof_rounds set suspicion = 'half of them' where round = {first}")
-    await pool.execute(f"update proof_sums set failed = 1, missed = 2, passed = 97 where round = {first} + 1")
+    await pool.execute(
+        f"update proof_sums set failed = 1, missed = 1, errors = 1, passed = 97 where round = {first} + 1"
+    )
     await pay(pool)
     (found,) = await received(pool, node)
     inputs = found.statement.inputs

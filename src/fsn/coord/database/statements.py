@@ -89,7 +89,7 @@ async def days_due(db: Pool, limit: int) -> list[DayInputs]:
                cross join lateral (select version, node_reward from tariffs where valid_from <= e.begins order by valid_from desc limit 1) t
                left join agreed_bytes a on a.node_id = d.node_id and a.day = d.day
                left join lateral (
-                   select sum(s.asked) as asked, sum(s.missed) as missed, sum(s.failed) as failed
+                   select sum(s.asked) as asked, sum(s.missed + s.errors) as missed, sum(s.failed) as failed
                    from proof_sums s join proof_rounds o on o.round = s.round and o.suspicion is null
                    where s.node_id = d.node_id and o.begins_at >= e.begins and o.begins_at < e.ends) p on true
            where r.judged""",
@@ -194,7 +194,7 @@ async def today_so_far(db: Pool, nodes: Sequence[NodeId], now: datetime) -> Mapp
                cross join lateral (select version, node_reward from tariffs where valid_from <= %(midnight)s
                                    order by valid_from desc limit 1) t
                left join lateral (
-                   select sum(s.asked) as asked, sum(s.missed) as missed, sum(s.failed) as failed
+                   select sum(s.asked) as asked, sum(s.missed + s.errors) as missed, sum(s.failed) as failed
                    from proof_rounds o join proof_sums s on s.round = o.round and s.node_id = n.id
                    where o.suspicion is null and o.begins_at >= %(midnight)s) p on true
            where n.id = any (%(nodes)s::uuid[])""",

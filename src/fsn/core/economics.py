@@ -53,7 +53,8 @@ class DayInputs:
     """What a day's pay follows from. `day`: days since 1970-01-01 (UTC); `age_days`: whole days since the node was registered.
 
     `byte_seconds`: sealed bytes that both sides agreed on, times seconds. `present` of `counted` seconds the node was heard. `asked`,
-    `missed` (or refused), `failed`: challenges of the rounds that began on the day; of `rounds` of them `unproved` blamed nobody, and prove nothing.
+    `missed` (or refused), `failed`: challenges of the rounds that began on the day; of `rounds` of them `unproved` blamed nobody, and
+    prove nothing.
     `reward`: micro-credits for a GB and month, of tariff `tariff`.
     """
 

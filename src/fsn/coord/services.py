@@ -46,7 +46,7 @@ from fsn.coord.membership import Membership
 from fsn.coord.metrics import CoordinatorMetrics
 from fsn.coord.paying import Paying
 from fsn.coord.payments.buying import Buying
-from fsn.coord.payments.provider import open_provider
+from fsn.coord.payments.opening import open_provider
 from fsn.coord.pricing import Pricing
 from fsn.coord.recording import Recorder
 from fsn.coord.registration import Registrar

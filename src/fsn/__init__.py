@@ -35,6 +35,7 @@ from fsn.core.errors import (
     Unavailable,
     Unreachable,
 )
+from fsn.core.version import VERSION
 
 if TYPE_CHECKING:
     from fsn.client import Client
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from fsn.sim import Network, simulate
     from fsn.web.config import HttpConfig
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "Application",

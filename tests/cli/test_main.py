@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,8 @@ def test_version_as_a_module() -> None:
     command = [sys.executable, "-m", "fsn.cli.main", "--version"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     assert result.stdout == f"fsn {__version__}\n"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert project["version"] == __version__
 
 
 def test_completion() -> None:

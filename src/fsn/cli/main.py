@@ -7,8 +7,8 @@ import attrs
 import click
 from click.shell_completion import CompletionItem
 
-from fsn import __version__
 from fsn.cli.exits import ReportingGroup
+from fsn.core.version import VERSION
 
 __all__ = ["coordinator_main", "fsn", "main", "storage_node_main"]
 
@@ -89,7 +89,7 @@ Exit codes: 2 invalid, 3 not allowed, 4 not found, 5 conflict, 6 refused otherwi
 
 
 @click.group(cls=LazyGroup, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="fsn", message="%(prog)s %(version)s")
+@click.version_option(VERSION, prog_name="fsn", message="%(prog)s %(version)s")
 def fsn() -> None:
     """A federated storage network: your files, sealed, on several machines of strangers."""
 
@@ -100,7 +100,7 @@ def _run_part(name: str, program: str) -> None:
     assert isinstance(part, click.Group)
 
     @click.group(cls=ReportingGroup, name=program, commands=part.commands, help=part.help, epilog=part.epilog)
-    @click.version_option(__version__, prog_name=program, message="%(prog)s %(version)s")
+    @click.version_option(VERSION, prog_name=program, message="%(prog)s %(version)s")
     def alone() -> None: ...
 
     alone(prog_name=program)

@@ -9,10 +9,10 @@ import attrs
 import structlog
 import trio
 
-from fsn import __version__
 from fsn.core.errors import Conflict
 from fsn.core.ids import NodeId, PeerId
 from fsn.core.proofs import network_id
+from fsn.core.version import VERSION
 from fsn.node.chunkstore.base import ChunkStore
 from fsn.node.chunkstore.disk import open_disk_store
 from fsn.node.config import IDENTITY_NAME, NodeConfig
@@ -226,7 +226,7 @@ def _description(store: ChunkStore, declaring: Declaring, addresses: tuple[str, 
         chunk_count=totals.count,
         used_bytes=totals.size_bytes,
         free_bytes=store.free_bytes(),
-        version=__version__,
+        version=VERSION,
         draining=not declaring.standing.takes_chunks,
         addresses=addresses,
     )

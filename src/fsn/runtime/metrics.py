@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Metric, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
 
-from fsn import __version__
+from fsn.core.version import VERSION
 
 __all__ = ["SECONDS", "Reading", "Readings", "new_registry"]
 
@@ -64,7 +64,7 @@ def new_registry() -> CollectorRegistry:
 
 class _Version(Collector):
     def collect(self) -> Iterator[Metric]:
-        yield InfoMetricFamily("fsn_build", "The version of fsn that runs", {"version": __version__})
+        yield InfoMetricFamily("fsn_build", "The version of fsn that runs", {"version": VERSION})
 
 
 def _family(reading: Reading[Source]) -> "CounterMetricFamily | GaugeMetricFamily":

@@ -6,8 +6,8 @@ from pathlib import Path
 import msgspec
 from quart import Response, send_file
 
-from fsn import __version__
 from fsn.core.errors import NotFound
+from fsn.core.version import VERSION
 from fsn.web.auth import SCHEMES
 from fsn.web.openapi import Json, openapi_document
 from fsn.web.operations import Operations
@@ -62,7 +62,7 @@ SwaggerUIBundle({
 
 def coordinator_document(api: Operations) -> Json:
     """The OpenAPI document of the coordinator."""
-    return openapi_document(api, title="fsn coordinator", version=__version__, description=ABOUT, schemes=SCHEMES)
+    return openapi_document(api, title="fsn coordinator", version=VERSION, description=ABOUT, schemes=SCHEMES)
 
 
 def declare_openapi(api: Operations) -> None:

@@ -11,9 +11,9 @@ import trio
 from prometheus_client import generate_latest
 from quart import Response
 
-from fsn import __version__
 from fsn.core.errors import Invalid, Unauthorized
 from fsn.core.ids import ReplicaId, parse_uuid
+from fsn.core.version import VERSION
 from fsn.node.chunkstore.base import StoredChunk
 from fsn.node.services import NodeServices
 from fsn.runtime.metrics import Readings
@@ -231,7 +231,7 @@ def status_of(node: NodeServices) -> Status:
         node_id=node.node_id,
         name=node.config.name,
         peer_id=node.peer,
-        version=__version__,
+        version=VERSION,
         uptime_seconds=round(trio.current_time() - node.started_at, 1),
         chunk_count=totals.count,
         used_bytes=totals.size_bytes,

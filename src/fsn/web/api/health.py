@@ -7,11 +7,11 @@ import structlog
 import trio
 from quart import Response
 
-from fsn import __version__
 from fsn.coord.database.pool import Pool
 from fsn.coord.database.repairs import queue_counts
 from fsn.coord.services import Services
 from fsn.core.errors import Unavailable
+from fsn.core.version import VERSION
 from fsn.web.operations import Answer, Operations, json_response
 
 __all__ = ["database_health", "declare_health"]
@@ -58,7 +58,7 @@ def declare_health(api: Operations, services: Services) -> None:
         repair = await _repair(services) if database.status == "ok" else _UNKNOWN
         parts = (database, p2p, nodes, repair)
         status: State = "ok" if all(part.status == "ok" for part in parts) else "degraded"
-        view = HealthView(status, __version__, database, p2p, nodes, repair, online)
+        view = HealthView(status, VERSION, database, p2p, nodes, repair, online)
         return json_response(view, 503 if database.status != "ok" else 200)
 
 

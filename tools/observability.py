@@ -103,6 +103,7 @@ MEANINGS = {
     "replicas_deleted": "A node was asked to delete replicas.",
     "requests_cut": "The grace of a stopping node was over before all requests under way had ended.",
     "replicas_lost": "Reads showed replicas to be gone or damaged while another one of the chunk was right; their chunks are queued.",
+    "proof_answered": "A node answered a challenge, after so many seconds; how long it took it says itself, and nobody believes.",
     "proof_not_given": "A challenge failed, was missed in all tries or refused: who was asked what, and how that ended. Unless it was "
     "refused, the replica counts as lost and is repaired.",
     "proof_round_judged": "A round of proofs is over, and has been reckoned into the reputations of its nodes.",

@@ -6,6 +6,7 @@ from typing import Final
 from uuid import UUID
 
 import attrs
+import structlog
 import trio
 
 from fsn.coord.config import AuditConfig
@@ -19,6 +20,8 @@ from fsn.p2p.client import Requester
 from fsn.p2p.wire.messages import HeldProof, ProveHeld, RefusalCode
 
 __all__ = ["Asked", "Asking"]
+
+log = structlog.get_logger()
 
 LATE_SECONDS: Final = 0.5
 """A time-out that fires so much too late says that we were busy, not that the node was."""
@@ -93,6 +96,9 @@ class Asking:
             if not self.membership.is_connected(member):
                 return "timeout", "the connection ended in place of an answer"
             return "error", error.message
+        if isinstance(answer, HeldProof):
+            seconds = trio.current_time() - began
+            log.debug("proof_answered", node=str(replica.node), seconds=seconds, node_says_ms=answer.duration_ms)
         return _judge(challenge, replica, answer)
 
 

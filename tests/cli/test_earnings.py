@@ -120,3 +120,31 @@ async def test_a_list_without_an_end(node: Node) -> None:
     code, said = await node.earnings()
     assert code != 0
     assert "never end" in said
+
+
+async def test_a_payout_is_asked_for_once(node: Node) -> None:
+    """With the id that was printed the same request again is the same; both are listed, the newest first."""
+    assert (await node.earnings("payouts"))[1] == "no payout was asked for yet\n"
+    code, said = await node.earnings("payout", "12.50", "--to", "an account\x1b[2J")
+    assert code == 0, said
+    first, second = said.splitlines()
+    name = first.split()[-1]
+    assert first == f"asking for 12.50 credits; should the answer be lost: --id {name}"
+    assert second == f"2030-01-01T00:00:00Z  12.50 credits  pending  to an account\ufffd[2J  {name}"
+    await node.earnings("payout", "1", "--to", "another")
+    again = json.loads((await node.earnings("payout", "12.50", "--to", "an account", "--id", name, "--json"))[1])
+    assert [(each["id"], each["micro_credits"]) for each in again["payouts"]] == [(name, 12_500_000)]
+    listed = json.loads((await node.earnings("payouts", "--json"))[1])["payouts"]
+    assert [each["micro_credits"] for each in listed] == [1_000_000, 12_500_000]
+
+
+@pytest.mark.parametrize(
+    ("amount", "said"),
+    [("0", "more than 0"), ("-1", "No such option"), ("much", "credits"), ("1000", "not bought so much")],
+)
+async def test_a_payout_that_cannot_be(node: Node, amount: str, said: str) -> None:
+    """Says why; nothing is on record."""
+    code, shown = await node.earnings("payout", amount, "--to", "an account")
+    assert code != 0
+    assert said in shown
+    assert (await node.earnings("payouts"))[1] == "no payout was asked for yet\n"

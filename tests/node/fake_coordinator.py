@@ -19,6 +19,9 @@ from fsn.web.config import HttpConfig
 from fsn.web.quart_front import FrontQuart
 from fsn.web.server import serve_http
 
+MOST_PAID_OUT = 10**8
+"""More is refused."""
+
 
 class FakeCoordinator:
     """Registers nodes; `addresses` and `identity` are what it says of itself."""
@@ -30,6 +33,7 @@ class FakeCoordinator:
         self.registrations: list[dict[str, Any]] = []
         self.answer_instead: Response | None = None
         self.url = ""
+        self.payouts: list[dict[str, Any]] = []
         self.statement_pages: Callable[[str | None], dict[str, Any]] = lambda cursor: {
             "statements": [],
             "next_cursor": None,
@@ -67,6 +71,16 @@ async def open_fake_coordinator() -> AsyncIterator[FakeCoordinator]:
     async def statements() -> Response:
         return _json(200, fake.statement_pages(request.args.get("cursor")))
 
+    async def payouts() -> Response:
+        if request.method == "POST":
+            asked = await _body()
+            if asked["micro_credits"] > MOST_PAID_OUT:
+                return _json(409, {"status": 409, "code": "not_funded", "detail": "users have not bought so much"})
+            if asked["id"] not in {each["id"] for each in fake.payouts}:
+                fake.payouts.insert(0, {**asked, "amount": "-", "status": "pending", "at": "2030-01-01T00:00:00.5Z"})
+        return _json(201 if request.method == "POST" else 200, {"payouts": fake.payouts})
+
+    app.add_url_rule("/api/v1/payouts", "payouts", payouts, methods=["GET", "POST"])
     app.add_url_rule("/api/v1/statements", "statements", statements)
     app.add_url_rule("/api/v1/nodes/challenge", "challenge", challenge, methods=["POST"])
     app.add_url_rule("/api/v1/nodes/register", "register", register, methods=["POST"])

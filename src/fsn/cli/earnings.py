@@ -1,8 +1,10 @@
-"""`fsn node earnings`: what this node was paid, and whether that follows from what stands beside it."""
+"""`fsn node earnings`: what this node was paid, whether that follows from what stands beside it, and payouts."""
 
+from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID, uuid4
 
 import attrs
 import click
@@ -11,10 +13,18 @@ import trio
 from fsn.cli.admin import ask, load
 from fsn.cli.exits import json_option, print_json
 from fsn.cli.options import data_dir_option
-from fsn.core.errors import Corrupt, Unreachable
-from fsn.core.units import MicroCredits, format_credits, format_size
+from fsn.cli.progress import printable
+from fsn.core.errors import Corrupt, Invalid, Unreachable
+from fsn.core.units import MicroCredits, format_credits, format_size, parse_credits
 from fsn.node.config import NodeConfig
-from fsn.node.earnings import Received, fetch_statements, first_difference
+from fsn.node.earnings import (
+    Payout,
+    Received,
+    ask_for_payout,
+    fetch_payouts,
+    fetch_statements,
+    first_difference,
+)
 
 __all__ = ["earnings"]
 
@@ -26,6 +36,7 @@ Examples:
   fsn node earnings --days 7
   fsn node earnings --json
   fsn node earnings verify
+  fsn node earnings payout 12.50 --to "my account"
 """,
 )
 @data_dir_option
@@ -69,6 +80,49 @@ def verify(*, data_dir: Path, as_json: bool) -> None:
     if not as_json:
         total = sum(each.statement.earned for each in statements)
         click.echo(f"{len(statements)} statements, {_credits(total)} credits: all as computed, in one chain, signed")
+
+
+@earnings.command(epilog='\b\nExample:\n  fsn node earnings payout 12.50 --to "IBAN DE02 1203 0000 0000 2020 51"\n')
+@click.argument("amount")
+@click.option("--to", "destination", required=True, help="Where to: whoever pays out reads it, e.g. an account.")
+@click.option(
+    "--id",
+    "wanted",
+    type=click.UUID,
+    help="Of a request whose answer was lost: with the same id again nothing more is asked for.",
+)
+@data_dir_option
+@json_option
+def payout(*, amount: str, destination: str, wanted: UUID | None, data_dir: Path, as_json: bool) -> None:
+    """Ask for a payout of AMOUNT credits: the balance falls by it at once, and the request is on record until somebody pays."""
+    config, micro, named = load(data_dir), parse_credits(amount), wanted or uuid4()
+    if micro <= 0:
+        raise Invalid(f"a payout is of more than 0 credits; got {amount}")
+    if not as_json:
+        click.echo(f"asking for {_credits(micro)} credits; should the answer be lost: --id {named}")
+    found = trio.run(ask_for_payout, config, named, micro, destination)
+    _show([each for each in found if each.id == named], as_json=as_json)
+
+
+@earnings.command(epilog="\b\nExample:\n  fsn node earnings payouts --json\n")
+@data_dir_option
+@json_option
+def payouts(*, data_dir: Path, as_json: bool) -> None:
+    """List the payouts that were asked for, the newest first, and how each stands."""
+    found = trio.run(fetch_payouts, load(data_dir))
+    _show(found, as_json=as_json)
+    if not found and not as_json:
+        click.echo("no payout was asked for yet")
+
+
+def _show(found: Sequence[Payout], *, as_json: bool) -> None:
+    if as_json:
+        print_json({"payouts": [attrs.asdict(each) for each in found]})
+        return
+    for each in found:
+        click.echo(
+            f"{each.at:.19}Z  {_credits(each.micro_credits)} credits  {each.status}  to {printable(each.destination)}  {each.id}"
+        )
 
 
 def _told(data_dir: Path) -> Any:

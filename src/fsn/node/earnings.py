@@ -1,6 +1,7 @@
 """A node's statements as its operator sees them: fetched from the coordinator, and computed anew from their inputs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import date, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -16,7 +17,15 @@ from fsn.node.config import API_KEY_NAME, NodeConfig
 from fsn.runtime.identity import public_key_of, verify
 from fsn.runtime.private_files import read_private_file
 
-__all__ = ["Received", "fetch_statements", "first_difference", "parse_statement"]
+__all__ = [
+    "Payout",
+    "Received",
+    "ask_for_payout",
+    "fetch_payouts",
+    "fetch_statements",
+    "first_difference",
+    "parse_statement",
+]
 
 PAGE: Final = 1000
 MOST_PAGES: Final = 100
@@ -37,30 +46,78 @@ class Received:
     signature: bytes
 
 
+@attrs.frozen
+class Payout:
+    """A payout that was asked for: `status` is pending, paid or refused. `at`: RFC 3339."""
+
+    id: UUID
+    micro_credits: int
+    status: str
+    destination: str
+    at: str
+
+
 async def fetch_statements(config: NodeConfig) -> list[Received]:
     """All of this node's, the oldest first. Raises ConfigError without an API key, and what the coordinator refuses with."""
+    found: list[Received] = []
+    cursor: str | None = ""
+    async with _connected(config) as connection:
+        for _ in range(MOST_PAGES):
+            params = {"limit": str(PAGE)} | ({"cursor": cursor} if cursor else {})
+            page = await connection.call("GET", "/api/v1/statements", params=params)
+            with _understood(config, "page of statements"):
+                found += [parse_statement(each) for each in page["statements"]]
+                cursor = page["next_cursor"]
+            if cursor is None:
+                return found
+    raise ProtocolViolation(f"{config.coordinator.url} has more than {MOST_PAGES} pages of statements: they never end")
+
+
+async def fetch_payouts(config: NodeConfig) -> list[Payout]:
+    """The last hundred that this node asked for, the newest first. Raises as `fetch_statements`."""
+    async with _connected(config) as connection:
+        return _payouts(config, await connection.call("GET", "/api/v1/payouts"))
+
+
+async def ask_for_payout(config: NodeConfig, wanted: UUID, micro_credits: int, destination: str) -> list[Payout]:
+    """Ask for a payout, once for each id, and return as `fetch_payouts`. Raises InsufficientCredits, Conflict (`not_funded`: users have not
+    bought so much), and as `fetch_statements`."""
+    body = {"id": str(wanted), "micro_credits": micro_credits, "destination": destination}
+    async with _connected(config) as connection:
+        return _payouts(config, await connection.call("POST", "/api/v1/payouts", body=body, idempotent=True))
+
+
+def _payouts(config: NodeConfig, answer: Any) -> list[Payout]:
+    with _understood(config, "list of payouts"):
+        return [
+            Payout(
+                UUID(each["id"]),
+                int(each["micro_credits"]),
+                str(each["status"]),
+                str(each["destination"]),
+                str(each["at"]),
+            )
+            for each in answer["payouts"]
+        ]
+
+
+@asynccontextmanager
+async def _connected(config: NodeConfig) -> AsyncIterator[Connection]:
     try:
         key = read_private_file(config.data_dir / API_KEY_NAME).decode("ascii").strip()
     except FileNotFoundError:
         raise ConfigError(f"there is no API key in {config.data_dir}: `fsn node init` gets one") from None
-    found: list[Received] = []
-    cursor: str | None = ""
-    async with Connection(
-        config.coordinator.url, None, _TIMEOUTS, Retrying(attempts=3), headers={"X-API-Key": key}
-    ) as connection:
-        for _ in range(MOST_PAGES):
-            params = {"limit": str(PAGE)} | ({"cursor": cursor} if cursor else {})
-            page = await connection.call("GET", "/api/v1/statements", params=params)
-            try:
-                found += [parse_statement(each) for each in page["statements"]]
-                cursor = page["next_cursor"]
-            except (KeyError, TypeError, ValueError) as error:
-                raise ProtocolViolation(
-                    f"{config.coordinator.url} sent what is no page of statements: {error}"
-                ) from None
-            if cursor is None:
-                return found
-    raise ProtocolViolation(f"{config.coordinator.url} has more than {MOST_PAGES} pages of statements: they never end")
+    headers = {"X-API-Key": key}
+    async with Connection(config.coordinator.url, None, _TIMEOUTS, Retrying(attempts=3), headers=headers) as connection:
+        yield connection
+
+
+@contextmanager
+def _understood(config: NodeConfig, what: str) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise ProtocolViolation(f"{config.coordinator.url} sent what is no {what}: {error}") from None
 
 
 def parse_statement(document: Mapping[str, Any]) -> Received:

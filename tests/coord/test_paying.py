@@ -212,7 +212,15 @@ async def test_a_payout_is_asked_for_once_and_never_for_more_than_there_is(pool:
         await request_payout(pool, uuid4(), node, 2_500_000, "somewhere", NOW)
     money = (await money_of(pool, [node]))[node]
     assert (money.earned, money.balance, money.pending) == (3_000_000, 2_000_000, 1_000_000)
-    assert [row[0] for row in await list_payouts(pool, node)] == [request]
+    assert [each.id for each in await list_payouts(pool, node)] == [request]
+    for other in (
+        (node, 2_000_000, "somewhere"),
+        (node, 1_000_000, "elsewhere"),
+        (await old_node(pool), 1_000_000, "somewhere"),
+    ):
+        with pytest.raises(Conflict, match="take a new id") as caught:
+            await request_payout(pool, request, *other, NOW)
+        assert caught.value.code == "payout_differs"
     assert await books(pool) == (0, 0)
 
 

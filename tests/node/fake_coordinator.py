@@ -77,7 +77,7 @@ async def open_fake_coordinator() -> AsyncIterator[FakeCoordinator]:
             if asked["micro_credits"] > MOST_PAID_OUT:
                 return _json(409, {"status": 409, "code": "not_funded", "detail": "users have not bought so much"})
             if asked["id"] not in {each["id"] for each in fake.payouts}:
-                fake.payouts.insert(0, {**asked, "amount": "-", "status": "pending", "at": "2030-01-01T00:00:00.5Z"})
+                fake.payouts.insert(0, {**asked, "status": "pending", "at": "2030-01-01T00:00:00.5Z", "note": None})
         return _json(201 if request.method == "POST" else 200, {"payouts": fake.payouts})
 
     app.add_url_rule("/api/v1/payouts", "payouts", payouts, methods=["GET", "POST"])

@@ -11,6 +11,7 @@ import trio
 from fsn.cli.coordinator_nodes import nodes, parse_node
 from fsn.cli.coordinator_settings import load_settings, settings_options
 from fsn.cli.exits import ReportingGroup, json_option, print_json
+from fsn.cli.payouts import payouts
 from fsn.cli.proofs import show_proofs
 from fsn.cli.repairs import show_repairs
 from fsn.cli.tariff import tariff
@@ -41,6 +42,7 @@ def coordinator() -> None:
 
 coordinator.add_command(nodes)
 coordinator.add_command(tariff)
+coordinator.add_command(payouts)
 
 
 @coordinator.command(

@@ -48,13 +48,14 @@ class Received:
 
 @attrs.frozen
 class Payout:
-    """A payout that was asked for: `status` is pending, paid or refused. `at`: RFC 3339."""
+    """A payout that was asked for: `status` is pending, paid or refused; then `note` has the administrator's words. `at`: RFC 3339."""
 
     id: UUID
     micro_credits: int
     status: str
     destination: str
     at: str
+    note: str
 
 
 async def fetch_statements(config: NodeConfig) -> list[Received]:
@@ -89,16 +90,12 @@ async def ask_for_payout(config: NodeConfig, wanted: UUID, micro_credits: int, d
 
 def _payouts(config: NodeConfig, answer: Any) -> list[Payout]:
     with _understood(config, "list of payouts"):
-        return [
-            Payout(
-                UUID(each["id"]),
-                int(each["micro_credits"]),
-                str(each["status"]),
-                str(each["destination"]),
-                str(each["at"]),
-            )
-            for each in answer["payouts"]
-        ]
+        return [_payout(each) for each in answer["payouts"]]
+
+
+def _payout(given: Mapping[str, Any]) -> Payout:
+    words = {name: str(given[name] or "") for name in ("status", "destination", "at", "note")}
+    return Payout(UUID(given["id"]), int(given["micro_credits"]), **words)
 
 
 @asynccontextmanager

@@ -307,6 +307,8 @@ create table payout_requests (
     status text not null default 'pending'::text,
     destination text not null,
     at timestamp with time zone not null,
+    settled_at timestamp with time zone,
+    note text,
     constraint payout_requests_pkey PRIMARY KEY (id),
     constraint payout_requests_amount_check CHECK ((amount > 0)),
     constraint payout_requests_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'paid'::text, 'refused'::text]))),
@@ -581,6 +583,8 @@ CREATE INDEX nodes_silent ON public.nodes USING btree (id) WHERE ((absent_since 
 CREATE INDEX nodes_unfolded ON public.nodes USING btree (unfolded_from);
 
 CREATE INDEX payout_requests_of_node ON public.payout_requests USING btree (node_id, at);
+
+CREATE INDEX payout_requests_pending ON public.payout_requests USING btree (at, id) WHERE (status = 'pending'::text);
 
 CREATE INDEX proof_failures_by_time ON public.proof_failures USING btree (at);
 

@@ -7,12 +7,12 @@ from uuid import UUID
 import attrs
 import msgspec
 
-from fsn.coord.database.payouts import list_payouts, request_payout
+from fsn.coord.database.payouts import Payout, list_payouts, request_payout
 from fsn.coord.database.statements import SignedStatement, list_statements
 from fsn.coord.services import Services
 from fsn.core.errors import Conflict, InsufficientCredits, Invalid, Unavailable
 from fsn.core.ids import NodeId
-from fsn.core.units import MicroCredits, format_credits
+from fsn.core.units import format_credits
 from fsn.web.api.paging import Page, decode_cursor, encode_cursor
 from fsn.web.auth import NODE, asking_node
 from fsn.web.operations import Coded, Operations, RequestModel
@@ -76,7 +76,7 @@ class PayoutBody(RequestModel, frozen=True, kw_only=True):
 
 
 class PayoutView(msgspec.Struct):
-    """A payout that was asked for: pending, paid or refused."""
+    """A payout that was asked for: `pending`, `paid` or `refused`; then `note` has the words of the administrator who said so."""
 
     id: UUID
     micro_credits: int
@@ -84,6 +84,8 @@ class PayoutView(msgspec.Struct):
     status: str
     destination: str
     at: datetime
+    settled_at: datetime | None
+    note: str | None
 
 
 class PayoutsView(msgspec.Struct):
@@ -114,25 +116,26 @@ def declare_earnings(api: Operations, services: Services) -> None:
     )  # fmt: skip
     async def get_payouts() -> PayoutsView:
         """The newest first."""
-        return PayoutsView(
-            [
-                PayoutView(row[0], row[1], format_credits(MicroCredits(row[1])), *row[2:])
-                for row in await list_payouts(services.db, _asking())
-            ]
-        )
+        return PayoutsView([_payout_view(each) for each in await list_payouts(services.db, _asking())])
 
     @api.operation(
         "POST", "/api/v1/payouts", summary="Ask for a payout", tags=("credits",),
         body=PayoutBody, ok=(201, PayoutsView),
-        errors=(Invalid, InsufficientCredits, Coded(Conflict, ("not_funded",)), Unavailable), security=(NODE,),
+        errors=(Invalid, InsufficientCredits, Coded(Conflict, ("not_funded", "payout_differs")), Unavailable), security=(NODE,),
     )  # fmt: skip
     async def post_payout(body: PayoutBody) -> PayoutsView:
-        """Recorded as pending; the balance falls by it at once. There is no provider that pays yet. In all no more is paid out than users
-        have bought (409 `not_funded`)."""
+        """Recorded as pending; the balance falls by it at once. An administrator pays it by hand, or refuses it. In all no more is paid out
+        than users have bought (409 `not_funded`)."""
         if not body.destination.isprintable():
             raise Invalid(f"a destination has printable characters only; got {body.destination!a}")
         await request_payout(services.db, body.id, _asking(), body.micro_credits, body.destination, services.clock())
         return await get_payouts()
+
+
+def _payout_view(found: Payout) -> PayoutView:
+    return PayoutView(
+        found.id, found.amount, format_credits(found.amount), found.status, found.destination, found.at, found.settled_at, found.note,
+    )  # fmt: skip
 
 
 def _asking() -> NodeId:

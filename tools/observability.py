@@ -110,8 +110,8 @@ MEANINGS = {
     "proof_round_suspicious": "So many nodes did not answer, or refused, that it is rather us: nobody is blamed.",
     "reputation_changed": "A node is vetted, suspended, taken on again or disqualified, and why.",
     "held_returned": "What was held back was paid out to nodes that have left or stayed long enough, or taken from judged ones.",
-    "proof_failed": "A coordinator asked for a proof of a replica that is gone, damaged or unreadable here. Gone or damaged, the proof has failed; "
-    "unreadable, it is asked for three times more.",
+    "proof_failed": "A coordinator asked for a proof of a replica that is gone, damaged or unreadable here. Gone or damaged, the proof "
+    "has failed; unreadable, it is asked for three times more.",
     "retrieve_failed": "A node did not give a chunk, or gave wrong bytes; the next replica is tried.",
     "scrub_round_ended": "All chunks were read and compared: how many, and how many were damaged or missing.",
     "stage_stopping": "A part of the daemon is being stopped and has its grace.",

@@ -116,6 +116,14 @@ async def test_config_show_is_toml_in_force(coordinator: FakeCoordinator, tmp_pa
     assert "[coordinator]" in result.output
 
 
+def event(number: int) -> dict[str, object]:
+    """One that moved the node's reputation, as the coordinator tells it."""
+    return {
+        "at": f"2030-01-0{number + 1}T10:00:00Z", "kind": "fault", "round": number, "score": 0.999, "answering": 1.0,
+        "reason": "of 9 asked 8 passed",
+    }  # fmt: skip
+
+
 async def test_a_process_starts_answers_and_stops(coordinator: FakeCoordinator, tmp_path: Path) -> None:
     """A started process publishes its ports, answers `status`, and ends with 0 on SIGTERM."""
     await init(tmp_path, coordinator.url)
@@ -130,7 +138,15 @@ async def test_a_process_starts_answers_and_stops(coordinator: FakeCoordinator, 
             await trio.sleep(0.02)
         status = json.loads((await run("status", "--data-dir", str(tmp_path), "--json")).output)
         assert status["name"] == "Test Node"
-        assert "Test Node" in (await run("status", "--data-dir", str(tmp_path))).output
+        shown = (await run("status", "--data-dir", str(tmp_path))).output
+        assert "Test Node" in shown
+        assert "events:      not known now: the database is away" in shown
+        coordinator.events = [event(number) for number in range(7)]
+        shown = (await run("status", "--data-dir", str(tmp_path))).output
+        assert [line for line in shown.splitlines() if line.startswith("event")] == [
+            f"event:       2030-01-0{number + 1}T10:00 fault: of 9 asked 8 passed (score 0.9990, answering 1.0000)"
+            for number in range(5)
+        ]
         assert json.loads((await run("chunks", "list", "--data-dir", str(tmp_path), "--json")).output) == {"chunks": []}
         process.send_signal(signal.SIGTERM)
     assert process.returncode == 0

@@ -34,6 +34,8 @@ class FakeCoordinator:
         self.answer_instead: Response | None = None
         self.url = ""
         self.payouts: list[dict[str, Any]] = []
+        self.events: list[dict[str, Any]] | None = None
+        """What moved a node's reputation; None: it cannot be asked."""
         self.statement_pages: Callable[[str | None], dict[str, Any]] = lambda cursor: {
             "statements": [],
             "next_cursor": None,
@@ -80,6 +82,12 @@ async def open_fake_coordinator() -> AsyncIterator[FakeCoordinator]:
                 fake.payouts.insert(0, {**asked, "status": "pending", "at": "2030-01-01T00:00:00.5Z", "note": None})
         return _json(201 if request.method == "POST" else 200, {"payouts": fake.payouts})
 
+    async def proofs(node_id: str) -> Response:
+        if fake.events is None:
+            return _json(503, {"status": 503, "code": "unavailable", "detail": "the database is away"})
+        return _json(200, {"events": fake.events})
+
+    app.add_url_rule("/api/v1/nodes/<node_id>/proofs", "proofs", proofs)
     app.add_url_rule("/api/v1/payouts", "payouts", payouts, methods=["GET", "POST"])
     app.add_url_rule("/api/v1/statements", "statements", statements)
     app.add_url_rule("/api/v1/nodes/challenge", "challenge", challenge, methods=["POST"])

@@ -17,12 +17,15 @@ from fsn.cli.earnings import earnings
 from fsn.cli.exits import json_option, print_json
 from fsn.cli.leaving import counted_line, drain, drain_line, maintenance
 from fsn.cli.options import data_dir_option
+from fsn.cli.progress import printable
 from fsn.cli.upkeep import scrub, scrub_line, trash
+from fsn.core.errors import FsnError
 from fsn.core.units import format_credits, format_size, parse_size
 from fsn.node.chunkstore.base import StoredChunk
 from fsn.node.chunkstore.index import INDEX_NAME, IndexReader
-from fsn.node.config import AdminConfig
+from fsn.node.config import AdminConfig, NodeConfig
 from fsn.node.registration import Application, Initialised, initialise
+from fsn.node.reputation import fetch_reputation_events
 from fsn.p2p.config import P2pConfig
 from fsn.runtime.config import config_as_toml
 from fsn.runtime.data_folder import is_in_use
@@ -31,6 +34,7 @@ from fsn.runtime.logs import LogConfig, configure_logs
 __all__ = ["node"]
 
 _PAGE = 1000
+SHOWN_EVENTS = 5
 _EPILOG = """\b
 Examples:
   fsn node init --name "Test Node" --coordinator-url http://localhost:8080 --capacity 100GB
@@ -157,12 +161,12 @@ def start(*, data_dir: Path) -> None:
 @data_dir_option
 @json_option
 def status(*, data_dir: Path, as_json: bool) -> None:
-    """Show the running node at a glance."""
+    """Show the running node at a glance, and what moved its reputation lately, as its coordinator tells."""
     found = ask(data_dir, "/status")
     if as_json:
         print_json(found)
         return
-    lines = [*_status_lines(found)]
+    lines = [*_status_lines(found), *_event_lines(load(data_dir))]
     if found["standing"] in ("draining", "left"):
         lines.insert(2, ("drain", drain_line(ask(data_dir, "/drain"))))
     for label, text in lines:
@@ -217,6 +221,17 @@ def _proof_lines(proofs: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
             f"{done} of {proofs['vetting_proofs']} proofs, {days:.1f} days left: little new data until then",
         )
     yield "reputation", f"{proofs['score']:.4f}" + (f", {proofs['reason']}" if proofs["reason"] else "")
+
+
+def _event_lines(config: NodeConfig) -> Iterator[tuple[str, str]]:
+    try:
+        events = trio.run(fetch_reputation_events, config)
+    except FsnError as error:
+        yield "events", f"not known now: {error.message}"
+        return
+    for each in events[:SHOWN_EVENTS]:
+        tracks = f"score {each.score:.4f}, answering {each.answering:.4f}"
+        yield "event", f"{each.at:.16} {printable(each.kind)}: {printable(each.reason)} ({tracks})"
 
 
 def _earnings_lines(earnings: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:

@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import attrs
 import msgspec
@@ -28,6 +29,7 @@ class Node:
     """An initialised node, and the statements that its coordinator shows."""
 
     folder: Path
+    coordinator: FakeCoordinator
     shown: list[dict[str, Any]]
 
     async def earnings(self, *arguments: str) -> tuple[int, str]:
@@ -67,7 +69,7 @@ async def node(tmp_path: Path) -> AsyncIterator[Node]:
                 return {"statements": shown[first : first + 2], "next_cursor": str(first + 2) if rest else None}
 
             coordinator.statement_pages = page
-            yield Node(tmp_path, shown)
+            yield Node(tmp_path, coordinator, shown)
 
 
 async def test_each_day_says_what_was_taken_off(node: Node) -> None:
@@ -120,6 +122,23 @@ async def test_a_list_without_an_end(node: Node) -> None:
     code, said = await node.earnings()
     assert code != 0
     assert "never end" in said
+
+
+async def test_a_liar_draws_nothing_on_the_terminal(node: Node) -> None:
+    """Whatever a coordinator says of a payout is shown without control characters."""
+    node.coordinator.payouts = [
+        {
+            "id": str(uuid4()),
+            "micro_credits": 1,
+            "status": "\x1b[2J",
+            "destination": "a",
+            "at": "\x1b[2J",
+            "note": "\x07",
+        }
+    ]
+    code, shown = await node.earnings("payouts")
+    assert code == 0
+    assert shown.rstrip("\n").isprintable()
 
 
 async def test_a_payout_is_asked_for_once(node: Node) -> None:

@@ -20,6 +20,7 @@ from fsn.coord.database.reputations import exclude, start_anew
 from fsn.coord.liveness.uptime import uptimes
 from fsn.core.errors import ConfigError, Conflict, Invalid, NotFound
 from fsn.core.ids import NodeId, parse_uuid
+from fsn.core.names import check_words
 from fsn.core.node_states import NODE_STATES, NodeState
 from fsn.core.units import format_size
 from fsn.daemon.coordinator import CoordinatorConfig, open_database
@@ -31,7 +32,6 @@ T = TypeVar("T")
 
 PAGE: Final = 500
 SHOWN_TRANSITIONS: Final = 20
-LONGEST_REASON: Final = 200
 
 
 @click.group(cls=ReportingGroup)
@@ -61,7 +61,7 @@ def show(node_id: str, **flags: Any) -> None:
 @settings_options
 def disqualify(node_id: str, reason: str, **flags: Any) -> None:
     """Exclude a node: it is given nothing any more, and its replicas count as lost. Again is harmless."""
-    _run(flags, lambda db: _judge(db, parse_node(node_id), "disqualified", _checked(reason)))
+    _run(flags, lambda db: _judge(db, parse_node(node_id), "disqualified", check_words("a reason", reason)))
 
 
 @nodes.command(epilog='\b\nExample:\n  fsn coordinator nodes reinstate NODE_ID --reason "a mistake of ours"\n')
@@ -70,7 +70,7 @@ def disqualify(node_id: str, reason: str, **flags: Any) -> None:
 @settings_options
 def reinstate(node_id: str, reason: str, **flags: Any) -> None:
     """Take a disqualified node back, or end a suspension: what it still holds counts again, and it is vetted anew."""
-    _run(flags, lambda db: _reinstate(db, parse_node(node_id), _checked(reason)))
+    _run(flags, lambda db: _reinstate(db, parse_node(node_id), check_words("a reason", reason)))
 
 
 def _run(flags: dict[str, Any], act: Callable[[Pool], Awaitable[None]]) -> None:
@@ -99,12 +99,6 @@ def parse_node(text: str) -> NodeId:
     if (found := parse_uuid(text)) is None:
         raise Invalid(f"a node's id is a UUID, as `fsn coordinator nodes list` shows it; got {text[:60]!r}")
     return NodeId(found)
-
-
-def _checked(reason: str) -> str:
-    if not reason.strip() or len(reason) > LONGEST_REASON or not reason.isprintable():
-        raise Invalid(f"a reason has 1 to {LONGEST_REASON} printable characters; got {reason[:60]!r}")
-    return reason.strip()
 
 
 async def _list(db: Pool, status: NodeState | None) -> None:

@@ -120,10 +120,9 @@ def _show(found: Sequence[Payout], *, as_json: bool) -> None:
         print_json({"payouts": [attrs.asdict(each) for each in found]})
         return
     for each in found:
-        note = f"  ({printable(each.note)})" if each.note else ""
-        click.echo(
-            f"{each.at:.19}Z  {_credits(each.micro_credits)} credits  {each.status}  to {printable(each.destination)}  {each.id}{note}"
-        )
+        note = f"  ({each.note})" if each.note else ""
+        line = f"{each.at:.19}Z  {_credits(each.micro_credits)} credits  {each.status}  to {each.destination}  {each.id}{note}"
+        click.echo(printable(line))
 
 
 def _told(data_dir: Path) -> Any:

@@ -227,11 +227,11 @@ def _event_lines(config: NodeConfig) -> Iterator[tuple[str, str]]:
     try:
         events = trio.run(fetch_reputation_events, config)
     except FsnError as error:
-        yield "events", f"not known now: {error.message}"
+        yield "events", printable(f"not known now: {error.message}")
         return
     for each in events[:SHOWN_EVENTS]:
         tracks = f"score {each.score:.4f}, answering {each.answering:.4f}"
-        yield "event", f"{each.at:.16} {printable(each.kind)}: {printable(each.reason)} ({tracks})"
+        yield "event", printable(f"{each.at:.16} {each.kind}: {each.reason} ({tracks})")
 
 
 def _earnings_lines(earnings: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:

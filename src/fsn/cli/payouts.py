@@ -1,7 +1,7 @@
 """`fsn coordinator payouts`: what nodes want paid out, and how it ended: paying is done by hand."""
 
 from collections.abc import Sequence
-from typing import Any, Final, Literal
+from typing import Any, Literal
 from uuid import UUID
 
 import attrs
@@ -13,14 +13,12 @@ from fsn.cli.coordinator_settings import load_settings, settings_options
 from fsn.cli.exits import ReportingGroup, json_option, print_json
 from fsn.cli.progress import printable
 from fsn.coord.database.payouts import Payout, pending_payouts, settle_payout
-from fsn.core.errors import Invalid
+from fsn.core.names import check_words
 from fsn.core.units import format_credits
 from fsn.daemon.coordinator import CoordinatorConfig
 from fsn.runtime.clock import system_clock
 
 __all__ = ["payouts"]
-
-LONGEST_NOTE: Final = 200
 
 
 @click.group(cls=ReportingGroup)
@@ -50,7 +48,7 @@ def list_command(*, limit: int, as_json: bool, **flags: Any) -> None:
 @settings_options
 def paid(*, payout: UUID, note: str, **flags: Any) -> None:
     """Say that PAYOUT was paid."""
-    click.echo(_line(trio.run(_settle, load_settings(**flags), payout, "paid", _checked(note))))
+    click.echo(_line(trio.run(_settle, load_settings(**flags), payout, "paid", check_words("a note", note))))
 
 
 @payouts.command(epilog='\b\nExample:\n  fsn coordinator payouts refuse ID --note "there is no such account"\n')
@@ -59,13 +57,7 @@ def paid(*, payout: UUID, note: str, **flags: Any) -> None:
 @settings_options
 def refuse(*, payout: UUID, note: str, **flags: Any) -> None:
     """Refuse PAYOUT: its credits go back to the node's balance."""
-    click.echo(_line(trio.run(_settle, load_settings(**flags), payout, "refused", _checked(note))))
-
-
-def _checked(note: str) -> str:
-    if not note.strip() or not note.isprintable() or len(note) > LONGEST_NOTE:
-        raise Invalid(f"a note has 1 to {LONGEST_NOTE} printable characters; got {note[:60]!r}")
-    return note.strip()
+    click.echo(_line(trio.run(_settle, load_settings(**flags), payout, "refused", check_words("a note", note))))
 
 
 async def _list(config: CoordinatorConfig, limit: int) -> Sequence[Payout]:

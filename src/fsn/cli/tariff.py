@@ -12,13 +12,12 @@ from fsn.cli.coordinator_settings import load_settings, settings_options
 from fsn.cli.exits import ReportingGroup, json_option, print_json
 from fsn.coord.database.tariffs import Tariff, add_tariff, list_tariffs
 from fsn.core.errors import Conflict, Invalid
+from fsn.core.names import check_words
 from fsn.core.units import MicroCredits, format_credits, parse_credits
 from fsn.daemon.coordinator import CoordinatorConfig
 from fsn.runtime.clock import system_clock
 
 __all__ = ["tariff"]
-
-LONGEST_REASON = 200
 
 
 @attrs.frozen
@@ -74,9 +73,8 @@ def add(day: str, reward: str | None, price: str | None, reason: str, **flags: A
     """Decide on what nodes earn, or users pay for new files, from a day on."""
     if reward is None and price is None:
         raise Invalid("what changes? --reward, --price or both are wanted; got neither")
-    if not reason.strip() or not reason.isprintable() or len(reason) > LONGEST_REASON:
-        raise Invalid(f"a reason has 1 to {LONGEST_REASON} printable characters; got {reason[:60]!r}")
-    wanted = _Wanted(_midnight(day), _amount(reward), _amount(price), reason.strip())
+    words = check_words("a reason", reason)
+    wanted = _Wanted(_midnight(day), _amount(reward), _amount(price), words)
     click.echo(_line(trio.run(_add, load_settings(**flags), wanted)))
 
 

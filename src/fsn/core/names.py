@@ -1,4 +1,4 @@
-"""What people may call things: file names, e-mail addresses, passwords, node names."""
+"""What people may call things, and say on record: file names, e-mail addresses, passwords, node names, reasons."""
 
 import re
 import unicodedata
@@ -13,12 +13,14 @@ __all__ = [
     "LONGEST_NODE_NAME",
     "LONGEST_PASSWORD_BYTES",
     "LONGEST_REGION",
+    "LONGEST_WORDS",
     "SHORTEST_PASSWORD",
     "check_email",
     "check_filename",
     "check_node_name",
     "check_password",
     "check_region",
+    "check_words",
 ]
 
 LONGEST_FILENAME_BYTES: Final = 255
@@ -30,6 +32,7 @@ LONGEST_PASSWORD_BYTES: Final = 72
 """bcrypt reads no further: a longer one would be cut without a word."""
 LONGEST_NODE_NAME: Final = 100
 LONGEST_REGION: Final = 100
+LONGEST_WORDS: Final = 200
 EMAIL_PATTERN: Final = r"[^@\s\x00-\x1f\x7f-\x9f]{1,64}@[^@\s\x00-\x1f\x7f-\x9f]{1,189}"
 
 
@@ -71,6 +74,13 @@ def check_node_name(name: str) -> str:
 def check_region(region: str) -> str:
     """`region` unchanged: 1 to 100 printable characters."""
     return _checked_line("a region", region, LONGEST_REGION)
+
+
+def check_words(what: str, text: str) -> str:
+    """Words for the record (`what`: "a reason"), 1 to 200 printable characters, not only blanks; without those around."""
+    words = text.strip()
+    _checked_line(what, text if words else words, LONGEST_WORDS)
+    return words
 
 
 def _checked_line(what: str, text: str, longest: int) -> str:
